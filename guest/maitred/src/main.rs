@@ -1,0 +1,3 @@
+//! maitred.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! testudo.
+
+fn main() {}

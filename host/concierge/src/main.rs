@@ -1,0 +1,3 @@
+//! concierge.
+
+fn main() {}

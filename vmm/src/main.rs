@@ -1,0 +1,3 @@
+//! crosvm.
+
+fn main() {}
