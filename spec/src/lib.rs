@@ -1,1 +1,7 @@
-//! spec.
+//! The machine as data: the messages that concierge hands to an engine and to each device daemon, on the host.
+//!
+//! Nothing here acts. A message is parsed, checked against itself, and only then do its readers take the
+//! descriptors it names (`sys::inherited`).
+
+pub mod device;
+pub mod fd;

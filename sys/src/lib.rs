@@ -1,1 +1,6 @@
-//! sys.
+//! Linux asked safely, for every program on host, guest and container: one file for each subject.
+//!
+//! This is the room for `unsafe`: what rustix offers safely is used directly by the callers, and only what
+//! needs raw calls is wrapped here.
+
+pub mod inherited;
