@@ -3,5 +3,9 @@
 //! Nothing here acts. A message is parsed, checked against itself, and only then do its readers take the
 //! descriptors it names (`sys::inherited`).
 
+pub mod control;
 pub mod device;
+pub mod end;
 pub mod fd;
+pub mod units;
+pub mod vm;
