@@ -5,6 +5,7 @@
 
 pub mod guest;
 pub mod hybrid;
+pub mod places;
 pub mod request;
 pub mod unix;
 
