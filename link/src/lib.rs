@@ -3,6 +3,8 @@
 //!
 //! What is said is `wire`'s business; nothing here knows a message.
 
+pub mod config;
+pub mod daemon;
 pub mod guest;
 pub mod hybrid;
 pub mod places;
