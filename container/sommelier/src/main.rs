@@ -1,0 +1,2 @@
+//! The Wayland proxy of a container.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The Wayland filter of a VM, on the host.
+fn main() {}
