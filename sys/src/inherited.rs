@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use thiserror::Error;
@@ -95,6 +95,42 @@ pub fn take(number: RawFd, wanted: Kind) -> Result<OwnedFd, InheritError> {
     // SAFETY: the number is open (checked above), came through `exec`, and by this function's contract no
     // other part of the process has taken it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Closes every descriptor except the standard streams and `kept`, and gives standard input and output to no one.
+///
+/// To be called once at the start, when the process owns nothing but what it inherited.
+///
+/// # Errors
+/// `/dev/null` cannot be opened, or the kernel has no close_range (before Linux 5.9).
+pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<RawFd> = kept.iter().copied().filter(|&number| number >= 3).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept {
+        close_range(first, number - 1)?;
+        first = number + 1;
+    }
+    close_range(first, RawFd::MAX)?;
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    Ok(())
+}
+
+/// Closes the descriptors from `first` to `last`, both included; none if `last` is smaller.
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    let (Ok(first), Ok(last)) = (libc::c_uint::try_from(first), libc::c_uint::try_from(last)) else {
+        return Ok(());
+    };
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: the caller's contract: nothing in the process owns a descriptor in this range.
+    match unsafe { libc::close_range(first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Returns whether `fd` is a `wanted`.

@@ -1,0 +1,4 @@
+//! Fake peers for tests: the other side of a protocol, real enough that the side under test cannot tell.
+
+pub mod driver;
+pub mod ring;

@@ -1,0 +1,136 @@
+//! One request of the driver: a chain of descriptors, checked once and turned into slices of guest memory.
+//!
+//! A driver may cut a request into descriptors as it likes (virtio 1.3 §2.7.4.2), so devices never look at
+//! descriptors, only at the bytes to read and the room to write.
+
+use std::ops::Deref;
+
+use virtio_queue::DescriptorChain;
+use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
+
+/// Bytes of the guest in order, scattered over its memory.
+#[derive(Debug, Default)]
+pub struct Buffers<'m> {
+    slices: Vec<VolatileSlice<'m>>,
+    bytes: usize,
+}
+
+/// A request: what the driver wrote, and where it wants the answer.
+#[derive(Debug)]
+pub struct Chain<'m> {
+    /// What the chain is returned under.
+    pub head: u16,
+    /// What the driver wrote.
+    pub readable: Buffers<'m>,
+    /// Where the device writes.
+    pub writable: Buffers<'m>,
+}
+
+impl<'m> Chain<'m> {
+    /// Checks and collects `descriptors`; returns nothing if they break the rules.
+    ///
+    /// At most `limit` descriptors: a chain is never longer than its queue (virtio 1.3 §2.7.5.3.1).
+    pub(crate) fn collect<M>(
+        descriptors: DescriptorChain<M>,
+        map: &'m GuestMemoryMmap,
+        limit: u16,
+    ) -> Option<Self>
+    where
+        M: Deref,
+        M::Target: GuestMemory,
+    {
+        let head = descriptors.head_index();
+        let mut chain = Self { head, readable: Buffers::default(), writable: Buffers::default() };
+        for (position, descriptor) in descriptors.enumerate() {
+            if position >= usize::from(limit) {
+                return None;
+            }
+            let (part, access) = if descriptor.is_write_only() {
+                (&mut chain.writable, Permissions::Write)
+            } else if chain.writable.slices.is_empty() {
+                (&mut chain.readable, Permissions::Read)
+            } else {
+                // What the device reads comes before what it writes (virtio 1.3 §2.7.4.2).
+                return None;
+            };
+            let length = usize::try_from(descriptor.len()).ok()?;
+            let slices = GuestMemory::get_slices(map, descriptor.addr(), length, access).ok()?;
+            for slice in slices {
+                part.push(slice.ok()?)?;
+            }
+        }
+        Some(chain)
+    }
+}
+
+impl<'m> Buffers<'m> {
+    /// Returns how many bytes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns whether there is no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Returns the slices, in order.
+    #[must_use]
+    pub fn slices(&self) -> &[VolatileSlice<'m>] {
+        &self.slices
+    }
+
+    /// Returns the part of `length` bytes from `start` on, or what there is of it.
+    #[must_use]
+    pub fn part(&self, start: usize, length: usize) -> Self {
+        let mut part = Self::default();
+        let (mut skip, mut left) = (start, length);
+        for slice in &self.slices {
+            let from = skip.min(slice.len());
+            let take = slice.len().saturating_sub(from).min(left);
+            skip = skip.saturating_sub(from);
+            left = left.saturating_sub(take);
+            if take > 0 && let Ok(piece) = slice.subslice(from, take) {
+                part.slices.push(piece);
+                part.bytes = part.bytes.saturating_add(take);
+            }
+        }
+        part
+    }
+
+    /// Copies bytes from `start` on into `target`; returns how many there were.
+    pub fn read(&self, start: usize, target: &mut [u8]) -> usize {
+        let mut done = 0;
+        for slice in self.part(start, target.len()).slices {
+            let rest = target.get_mut(done..).unwrap_or_default();
+            done = done.saturating_add(slice.copy_to(rest));
+        }
+        done
+    }
+
+    /// Returns the `N` bytes from `start` on, if they are there.
+    #[must_use]
+    pub fn read_array<const N: usize>(&self, start: usize) -> Option<[u8; N]> {
+        let mut array = [0; N];
+        (self.read(start, &mut array) == N).then_some(array)
+    }
+
+    /// Copies `source` to `start` and on; returns how many bytes found room.
+    pub fn write(&self, start: usize, source: &[u8]) -> usize {
+        let mut done = 0;
+        for slice in self.part(start, source.len()).slices {
+            let rest = source.get(done..).unwrap_or_default();
+            slice.copy_from(rest);
+            done = done.saturating_add(slice.len());
+        }
+        done
+    }
+
+    fn push(&mut self, slice: VolatileSlice<'m>) -> Option<()> {
+        self.bytes = self.bytes.checked_add(slice.len())?;
+        self.slices.push(slice);
+        Some(())
+    }
+}

@@ -1,0 +1,74 @@
+//! `crosvm device <kind>`: one device daemon, told by a message what it is and jailed before it meets its guest.
+//!
+//! The unjailed part of each device's life is its arm in [`start`]: take the descriptors, make the device, and
+//! [`virtio::launch::run`] does the rest.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use device_rng::Rng;
+use device_vsock::Vsock;
+use spec::device::{DeviceMessage, DeviceSpec};
+use spec::fd::InheritedFd;
+use sys::inherited::Kind;
+use virtio::launch::{self, Frontend, LaunchError};
+
+/// The exit status for a message that is wrong, before there is a device that could fail.
+const WRONG_MESSAGE: u8 = 2;
+
+/// Serve one virtio device over vhost-user.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// What kind of device: rng, vsock, block or net.
+    kind: String,
+    /// The inherited descriptor from which the specification is read.
+    #[arg(long, value_name = "N")]
+    spec_fd: i32,
+}
+
+/// Runs the daemon until its front end has gone; prints why it could not.
+pub(crate) fn run(args: &DeviceArgs) -> ExitCode {
+    let outcome = read_message(args).map_err(|error| (WRONG_MESSAGE, error)).and_then(|message| {
+        start(message).map_err(|error| (error.exit_code(), anyhow::Error::new(error)))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Reads the message and closes what it does not name.
+fn read_message(args: &DeviceArgs) -> anyhow::Result<DeviceMessage> {
+    let source = launch::take(InheritedFd(args.spec_fd), Kind::Message)
+        .context("cannot use the descriptor of the device specification")?;
+    let message = DeviceMessage::read(File::from(source))?;
+    if message.device.kind() != args.kind {
+        bail!("the specification is for device {}, not {}", message.device.kind(), args.kind);
+    }
+    let named: Vec<i32> = message.descriptors().iter().map(|fd| fd.0).collect();
+    sys::inherited::close_all_but(&named).context("cannot close descriptors that are not named")?;
+    Ok(message)
+}
+
+/// Makes the device and serves it.
+fn start(message: DeviceMessage) -> Result<(), LaunchError> {
+    let frontend = Frontend::take(message.vhost)?;
+    match message.device {
+        DeviceSpec::Rng => launch::run(frontend, device_rng::policy(), Rng),
+        DeviceSpec::Vsock(vsock) => {
+            let listener = launch::take(vsock.listener, Kind::Listening)?;
+            let directory = launch::take(vsock.directory, Kind::Directory)?;
+            // The jail makes the directory the root and the current directory.
+            let device = Vsock::new(vsock.guest_cid, listener.into(), PathBuf::new());
+            let device = device.map_err(|error| LaunchError::Device(error.into()))?;
+            launch::run(frontend, device_vsock::policy(directory), device)
+        }
+        DeviceSpec::Block(_) | DeviceSpec::Net(_) => Err(LaunchError::Nobody),
+    }
+}
