@@ -32,6 +32,8 @@ pub enum Kind {
     Message,
     /// Anything that takes bytes: a log file, pipe, socket or terminal.
     Sink,
+    /// Anything that gives bytes: a file, pipe, socket or terminal.
+    Source,
 }
 
 impl fmt::Display for Kind {
@@ -44,6 +46,7 @@ impl fmt::Display for Kind {
             Self::Writable => "a file open for reading and writing",
             Self::Message => "a pipe or file open for reading",
             Self::Sink => "open for writing",
+            Self::Source => "open for reading",
         })
     }
 }
@@ -152,6 +155,7 @@ fn is(fd: BorrowedFd<'_>, wanted: Kind) -> rustix::io::Result<bool> {
                 && matches!(kind, FileType::RegularFile | FileType::Fifo | FileType::Socket)
         }
         Kind::Sink => !path_only && mode != OFlags::RDONLY && kind != FileType::Directory,
+        Kind::Source => !path_only && mode != OFlags::WRONLY && kind != FileType::Directory,
     })
 }
 

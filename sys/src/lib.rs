@@ -8,3 +8,4 @@ pub mod inherited;
 pub mod jail;
 pub mod process;
 pub mod spawn;
+pub mod usage;

@@ -2,7 +2,29 @@
 //!
 //! Concierge starts every one of them with a specification on an inherited descriptor and nothing else.
 
+mod acpi;
+mod balloon;
+mod board;
+mod console;
+mod control;
+mod cpu;
 mod device;
+mod event;
+mod front_end;
+mod handed;
+mod interrupt;
+mod ioapic;
+mod kernel;
+mod kvm;
+mod local_queue;
+mod machine;
+mod memory;
+mod pci;
+mod power;
+mod run;
+mod virtio_device;
+mod virtio_pci;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -20,6 +42,8 @@ struct Crosvm {
 /// What this process is.
 #[derive(Debug, Subcommand)]
 enum Process {
+    /// Run one virtual machine
+    Run(run::RunArgs),
     /// Serve one virtio device over vhost-user
     Device(device::DeviceArgs),
 }
@@ -28,6 +52,7 @@ fn main() -> ExitCode {
     let levels = EnvFilter::try_from_env("TESTUDO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(levels).with_writer(std::io::stderr).init();
     match Crosvm::parse().process {
+        Process::Run(args) => run::run(&args),
         Process::Device(args) => device::run(&args),
     }
 }
