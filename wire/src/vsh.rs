@@ -10,6 +10,12 @@ pub const DATA_MAX: usize = 64 << 10;
 /// Longest frame: the data, or a Setup with its environment, whichever is larger, and room for the envelope.
 pub const FRAME_MAX: usize = 256 << 10;
 
+/// Code of the fault when the program does not exist; clients exit with 127.
+pub const COMMAND_NOT_FOUND: &str = "E-COMMAND-NOT-FOUND";
+
+/// Code of the fault when the program exists and cannot be executed; clients exit with 126.
+pub const COMMAND_DENIED: &str = "E-COMMAND-DENIED";
+
 /// Why a frame was refused.
 #[derive(Debug, Error)]
 pub enum FrameError {
