@@ -2,7 +2,7 @@
 //!
 //! There are two implementations: [`crate::direct::Direct`], one unix socket on one machine, and
 //! [`crate::stream::Stream`], frames on vsock or any byte stream. A virtio-gpu cross-domain context
-//! would be a third: it would allocate host blobs in `pool` and copy in `rows`.
+//! would be a third: it would allocate host blobs and copy in `memory`.
 
 use std::cell::RefCell;
 use std::io;
@@ -81,19 +81,38 @@ pub enum ChannelError {
     Unexpected(&'static str),
 }
 
+/// What a client does to its shared memory.
+#[derive(Debug)]
+pub enum Memory {
+    /// Pool `id` is new, or has grown, and has `size` bytes.
+    Pool {
+        /// The pool.
+        id: u32,
+        /// Its size.
+        size: u32,
+    },
+    /// Pool `id` has no user any more.
+    Drop(u32),
+    /// Nobody will read these bytes of pool `id` before they are sent again.
+    Discard {
+        /// The pool.
+        id: u32,
+        /// Where they start.
+        offset: u32,
+        /// How many.
+        len: u32,
+    },
+    /// These pixels have changed.
+    Rows(Rows),
+    /// All pixels of one commit have been sent.
+    Commit,
+}
+
 /// One Wayland connection's way across the border.
 pub trait Channel {
-    /// Announces pool `id`, or that it has grown to `size` bytes.
-    fn pool(&mut self, id: u32, size: u32);
-
-    /// Says that pool `id` has no user any more.
-    fn drop_pool(&mut self, id: u32);
-
-    /// Sends pixels; they arrive before any Wayland bytes sent later.
-    fn rows(&mut self, rows: Rows);
-
-    /// Marks the end of the pixels of one commit.
-    fn commit_sent(&mut self);
+    /// Passes on what a client does to its shared memory. It arrives before any Wayland bytes that
+    /// are sent later.
+    fn memory(&mut self, step: Memory);
 
     /// Says what the next descriptor sent to the other side is.
     fn expect_fd(&mut self, role: FdRole);

@@ -3,21 +3,14 @@
 
 use rustix::event::{PollFd, PollFlags};
 
-use crate::channel::{Channel, ChannelError, FdRole, Notice, Status};
-use crate::rows::Rows;
+use crate::channel::{Channel, ChannelError, FdRole, Memory, Notice, Status};
 
 /// A channel that is only the socket its session already holds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Direct;
 
 impl Channel for Direct {
-    fn pool(&mut self, _id: u32, _size: u32) {}
-
-    fn drop_pool(&mut self, _id: u32) {}
-
-    fn rows(&mut self, _rows: Rows) {}
-
-    fn commit_sent(&mut self) {}
+    fn memory(&mut self, _step: Memory) {}
 
     fn expect_fd(&mut self, _role: FdRole) {}
 

@@ -88,6 +88,15 @@ pub enum Frame<'a> {
     },
     /// The guest needs pool `id` no more.
     DropPool(u32),
+    /// The guest has no use for these bytes of pool `id` any more.
+    Discard {
+        /// The pool.
+        id: u32,
+        /// Where they start.
+        offset: u32,
+        /// How many.
+        len: u32,
+    },
     /// Changed pixels.
     Rows(RowsHead, &'a [u8]),
     /// Wayland bytes and their descriptors.
@@ -209,6 +218,7 @@ impl<'a> Frame<'a> {
             10 => Self::CommitSent(fields.u32()?),
             11 => Self::CommitSeen { seq: fields.u32()?, clock_ns: fields.u64()? },
             12 => Self::Goodbye,
+            13 => Self::Discard { id: fields.u32()?, offset: fields.u32()?, len: fields.u32()? },
             other => return Err(FrameError::UnknownKind(other)),
         };
         fields.end()?;
@@ -253,6 +263,7 @@ impl<'a> Frame<'a> {
                 11
             }
             Self::Goodbye => 12,
+            Self::Discard { id, offset, len } => words(out, &[*id, *offset, *len]).kind(13),
         };
         finish(out, start, kind);
     }

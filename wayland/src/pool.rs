@@ -1,7 +1,8 @@
 //! The host's copies of the guest's shared memory pools.
 //!
 //! Each pool is a memfd sealed against shrinking, so the compositor may map it without fear of
-//! SIGBUS; only this process writes to it. All pools of a VM share one [`Budget`].
+//! SIGBUS; only this process writes to it. All pools of a VM share one [`Budget`], which counts memory
+//! in use and not sizes: foot makes pools of 512 MiB and uses a window's worth of them.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,7 +10,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
+};
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::codec::{Codec, UnpackError};
@@ -17,6 +21,9 @@ use crate::frame::RowsHead;
 
 /// The most pools one client may hold; toolkits use a handful for each window.
 pub const MAX_POOLS: usize = 4096;
+
+/// After this many bytes written to a pool its memory is measured again.
+const MEASURE_EVERY: u64 = 64 * 1024;
 
 /// How many bytes of pools a VM may still claim on the host.
 #[derive(Debug)]
@@ -45,13 +52,8 @@ impl Budget {
 #[derive(Debug, Error)]
 pub enum PoolError {
     /// The guest holds too much.
-    #[error("pool {id} of {size} bytes is over the limit of this vm")]
-    OverBudget {
-        /// The pool.
-        id: u32,
-        /// Its new size.
-        size: u32,
-    },
+    #[error("pool {0} takes more memory than this vm may use")]
+    OverBudget(u32),
     /// More pools than any program uses.
     #[error("more than {MAX_POOLS} pools")]
     TooMany,
@@ -88,6 +90,10 @@ pub enum PoolError {
 struct Pool {
     file: OwnedFd,
     size: u32,
+    /// Bytes claimed from the budget.
+    claimed: u64,
+    /// Bytes written since the memory was measured.
+    unmeasured: u64,
     /// The one message that carries the pool to the compositor has passed.
     passed: bool,
     dropped: bool,
@@ -111,34 +117,42 @@ impl PoolStore {
     /// Creates pool `id` or grows it to `size` bytes.
     ///
     /// # Errors
-    /// When a limit is reached, the pool would shrink or the kernel refuses.
+    /// When there are too many, the pool would shrink or the kernel refuses.
     pub fn set(&mut self, id: u32, size: u32) -> Result<(), PoolError> {
-        let kernel = |source: rustix::io::Errno| PoolError::Kernel { id, source: source.into() };
-        let old = self.pools.get(&id).map_or(0, |pool| pool.size);
-        let more = size.checked_sub(old).ok_or(PoolError::Shrinks(id))?;
-        if old == 0 && self.pools.len() >= MAX_POOLS {
-            return Err(PoolError::TooMany);
-        }
-        if !self.budget.claim(u64::from(more)) {
-            return Err(PoolError::OverBudget { id, size });
-        }
+        let kernel = |source: Errno| PoolError::Kernel { id, source: source.into() };
         if let Some(pool) = self.pools.get_mut(&id) {
+            if size < pool.size {
+                return Err(PoolError::Shrinks(id));
+            }
             pool.size = size;
             return ftruncate(&pool.file, u64::from(size)).map_err(kernel);
         }
-        let made = memfd_create("wl-pool", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .and_then(|file| ftruncate(&file, u64::from(size)).map(|()| file))
-            .and_then(|file| fcntl_add_seals(&file, SealFlags::SHRINK).map(|()| file));
-        match made {
-            Ok(file) => {
-                self.pools.insert(id, Pool { file, size, passed: false, dropped: false });
-                Ok(())
-            }
-            Err(error) => {
-                self.budget.give_back(u64::from(size));
-                Err(kernel(error))
-            }
+        if self.pools.len() >= MAX_POOLS {
+            return Err(PoolError::TooMany);
         }
+        let file = memfd_create("wl-pool", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .and_then(|file| ftruncate(&file, u64::from(size)).map(|()| file))
+            .and_then(|file| fcntl_add_seals(&file, SealFlags::SHRINK).map(|()| file))
+            .map_err(kernel)?;
+        let pool = Pool { file, size, claimed: 0, unmeasured: 0, passed: false, dropped: false };
+        self.pools.insert(id, pool);
+        Ok(())
+    }
+
+    /// Gives the memory of a part of pool `id` back; it reads as zeros from now on.
+    ///
+    /// # Errors
+    /// When the part is not inside the pool or the kernel refuses.
+    pub fn discard(&mut self, id: u32, offset: u32, len: u32) -> Result<(), PoolError> {
+        let pool = self.pools.get_mut(&id).ok_or(PoolError::Unknown(id))?;
+        let end = u64::from(offset) + u64::from(len);
+        if len == 0 || end > u64::from(pool.size) {
+            return Err(PoolError::Outside(id));
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&pool.file, flags, u64::from(offset), u64::from(len))
+            .map_err(|source| PoolError::Kernel { id, source: source.into() })?;
+        pool.measure(id, &self.budget)
     }
 
     /// Writes rows into their pool.
@@ -147,7 +161,7 @@ impl PoolStore {
     /// When the rows do not lie inside the pool or do not unpack.
     pub fn write(&mut self, head: &RowsHead, packed: &[u8]) -> Result<(), PoolError> {
         let id = head.pool;
-        let pool = self.pools.get(&id).ok_or(PoolError::Unknown(id))?;
+        let pool = self.pools.get_mut(&id).ok_or(PoolError::Unknown(id))?;
         let (row_len, rows) = (u64::from(head.row_len), u64::from(head.rows));
         if row_len == 0 || rows == 0 {
             return Ok(());
@@ -168,7 +182,8 @@ impl PoolStore {
                 .map_err(|source| PoolError::Kernel { id, source })?;
             at += u64::from(head.stride);
         }
-        Ok(())
+        pool.unmeasured += len as u64;
+        if pool.unmeasured >= MEASURE_EVERY { pool.measure(id, &self.budget) } else { Ok(()) }
     }
 
     /// Returns a descriptor of pool `id` for the compositor.
@@ -198,7 +213,7 @@ impl PoolStore {
             && pool.passed
             && pool.dropped
         {
-            self.budget.give_back(u64::from(pool.size));
+            self.budget.give_back(pool.claimed);
             self.pools.remove(&id);
         }
     }
@@ -207,8 +222,26 @@ impl PoolStore {
 impl Drop for PoolStore {
     fn drop(&mut self) {
         for pool in self.pools.values() {
-            self.budget.give_back(u64::from(pool.size));
+            self.budget.give_back(pool.claimed);
         }
+    }
+}
+
+impl Pool {
+    /// Claims as much from `budget` as the pool uses now.
+    fn measure(&mut self, id: u32, budget: &Budget) -> Result<(), PoolError> {
+        self.unmeasured = 0;
+        let stat = fstat(&self.file)
+            .map_err(|source| PoolError::Kernel { id, source: source.into() })?;
+        // st_blocks counts units of 512 bytes, whatever the block size (stat(3type)).
+        let used = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        let more = used.saturating_sub(self.claimed);
+        if !budget.claim(more) {
+            return Err(PoolError::OverBudget(id));
+        }
+        budget.give_back(self.claimed.saturating_sub(used));
+        self.claimed = used;
+        Ok(())
     }
 }
 
@@ -220,7 +253,7 @@ fn write_all_at(file: &OwnedFd, mut bytes: &[u8], mut at: u64) -> io::Result<()>
                 bytes = &bytes[wrote..];
                 at += wrote as u64;
             }
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -247,17 +280,32 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_shared_and_given_back() {
-        let budget = Budget::new(1000);
+    fn the_budget_counts_memory_in_use_and_gets_it_back() {
+        const LEN: u32 = 256 * 1024;
+        let budget = Budget::new(u64::from(LEN) * 3 / 2);
         let mut first = PoolStore::new(budget.clone());
         let mut second = PoolStore::new(budget);
-        first.set(1, 800).unwrap();
-        assert!(matches!(second.set(1, 300), Err(PoolError::OverBudget { .. })));
-        first.pass(1).unwrap();
-        first.remove(1).unwrap();
-        second.set(1, 1000).unwrap();
-        drop(second);
-        first.set(2, 1000).unwrap();
+        let picture = vec![1; LEN as usize];
+        for store in [&mut first, &mut second] {
+            store.set(1, 1 << 30).unwrap();
+        }
+        first.write(&head(0, LEN, LEN, 1), &picture).unwrap();
+        let over = second.write(&head(0, LEN, LEN, 1), &picture);
+        assert!(matches!(over, Err(PoolError::OverBudget(1))));
+        first.discard(1, 0, LEN).unwrap();
+        second.write(&head(0, LEN, LEN, 1), &picture).unwrap();
+        second.pass(1).unwrap();
+        second.remove(1).unwrap();
+        first.write(&head(0, LEN, LEN, 1), &picture).unwrap();
+    }
+
+    #[test]
+    fn nothing_outside_a_pool_can_be_discarded() {
+        let mut store = PoolStore::new(Budget::new(1000));
+        store.set(1, 10).unwrap();
+        for (offset, len) in [(0, 11), (u32::MAX, u32::MAX), (0, 0)] {
+            assert!(matches!(store.discard(1, offset, len), Err(PoolError::Outside(1))));
+        }
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! The loop of one Wayland connection on either side: a wl-proxy state, a channel, and whatever
-//! else the side has to wait for.
+//! One Wayland connection on either side: a wl-proxy state and a channel, moved forward turn by turn.
 //!
 //! ```text
-//!  Running ── client or server gone, or an error ──▶ Lingering ── pipes drained, or LINGER ──▶ end
+//!  Connected ── client or server gone, or an error ──▶ Lingering ── pipes drained, or LINGER ──▶ Over
 //! ```
 //! While lingering only transfers go on: a program that has asked for the clipboard may close its
 //! connection before it reads the data.
 
-use std::cell::Cell;
+use std::cell::{Cell, Ref};
+use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -20,13 +20,13 @@ use wl_proxy::client::{Client, ClientHandler};
 use wl_proxy::object::{Object, ObjectCoreApi};
 use wl_proxy::state::{State, StateError, StateHandler};
 
-use crate::channel::{ChannelError, Notice, Shared};
+use crate::channel::{Channel, ChannelError, Notice, Shared};
 use crate::socket;
 
 /// How long transfers may go on after their connection has ended.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// How often the loop wakes by itself while transfers are under way, to see the ones that stall.
+/// How often a session wakes by itself while transfers are under way, to see the ones that stall.
 const STALL_CHECK: Duration = Duration::from_secs(1);
 
 /// The longest error text passed on; libwayland's own buffer for messages is 4 KiB.
@@ -37,7 +37,7 @@ const MAX_ERROR_TEXT: usize = 512;
 pub enum SessionError {
     /// The state refused a message or lost its server.
     #[error("wayland connection failed")]
-    State(#[from] StateError),
+    State(#[source] Box<dyn Error + Send + Sync>),
     /// The other end of the channel failed.
     #[error("channel failed")]
     Channel(#[from] ChannelError),
@@ -47,9 +47,25 @@ pub enum SessionError {
     /// No descriptors left.
     #[error("cannot share a socket")]
     Share(#[source] io::Error),
+    /// This side ends the session, for a reason of its own.
+    #[error("session ended: {0}")]
+    Ended(&'static str),
 }
 
-/// What a side adds to the loop: timers, an X connection, statistics.
+impl From<StateError> for SessionError {
+    /// Keeps the texts only: wl-proxy's error holds objects that can't leave their thread.
+    fn from(error: StateError) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self::State(text.into())
+    }
+}
+
+/// What a side adds to a session's loop: timers, an X connection, statistics.
 pub trait Extras {
     /// Adds descriptors to wait for.
     fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>);
@@ -74,6 +90,13 @@ pub enum Side {
     Host,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connected,
+    Lingering(Instant),
+    Over,
+}
+
 /// One connection.
 pub struct Session {
     state: Rc<State>,
@@ -85,6 +108,8 @@ pub struct Session {
     client_gone: Rc<Cell<bool>>,
     suspended: bool,
     full: bool,
+    phase: Phase,
+    notices: Vec<Notice>,
 }
 
 impl Session {
@@ -106,7 +131,18 @@ impl Session {
         state.set_handler(ErrorRelay { client: raw });
         let local = if side == Side::Guest { client_socket } else { server_socket };
         let local = local.try_clone().map_err(SessionError::Share)?;
-        Ok(Self { state, client, channel, side, local, client_gone, suspended: false, full: false })
+        Ok(Self {
+            state,
+            client,
+            channel,
+            side,
+            local,
+            client_gone,
+            suspended: false,
+            full: false,
+            phase: Phase::Connected,
+            notices: Vec::new(),
+        })
     }
 
     /// Returns the client of the session.
@@ -120,59 +156,141 @@ impl Session {
     /// # Errors
     /// When it ended otherwise than by one of the peers leaving.
     pub fn run(mut self, extras: &mut dyn Extras) -> Result<(), SessionError> {
-        let outcome = self.run_connected(extras);
-        self.state.destroy();
-        let closed = self.channel.borrow().status().closed;
-        if !closed && !matches!(outcome, Err(SessionError::Channel(_))) {
-            self.linger()?;
+        let mut outcome = Ok(());
+        while !self.is_over() {
+            if let Err(error) = self.run_turn(extras) {
+                self.close(&error);
+                outcome = outcome.and(Err(error));
+            }
         }
         outcome
     }
 
-    fn run_connected(&mut self, extras: &mut dyn Extras) -> Result<(), SessionError> {
-        loop {
+    fn run_turn(&mut self, extras: &mut dyn Extras) -> Result<(), SessionError> {
+        self.prepare()?;
+        let channel = self.channel();
+        let mut fds = Vec::with_capacity(8);
+        self.interest(&*channel, &mut fds);
+        let first_extra = fds.len();
+        extras.interest(&mut fds);
+        let deadline = [self.deadline(), extras.deadline()].into_iter().flatten().min();
+        wait_until(&mut fds, deadline)?;
+        let ready: Vec<_> = fds.iter().map(PollFd::revents).collect();
+        drop(fds);
+        drop(channel);
+        let notices = self.turn(&ready[..first_extra])?;
+        if self.phase == Phase::Connected {
+            extras.handle(&ready[first_extra..], &notices)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is ready to go; to be called before waiting.
+    ///
+    /// # Errors
+    /// When the connection can't go on; [`Session::close`] is next.
+    pub fn prepare(&mut self) -> Result<(), SessionError> {
+        if self.phase == Phase::Connected {
             self.state.before_poll()?;
-            let notices = self.channel.borrow_mut().flush()?;
-            self.balance();
-            if self.client_gone.get() || self.channel.borrow().status().closed {
-                return Ok(());
+        }
+        let told = self.channel.borrow_mut().flush()?;
+        self.notices.extend(told);
+        let status = self.channel.borrow().status();
+        match self.phase {
+            Phase::Connected => {
+                self.balance(status.congested);
+                if status.closed {
+                    self.state.destroy();
+                    self.phase = Phase::Over;
+                } else if self.client_gone.get() {
+                    self.linger();
+                }
             }
-            let (channel_ready, extras_ready) = self.wait(extras, !notices.is_empty())?;
-            self.full = !socket::writable(&self.local);
-            self.channel.borrow_mut().pump(!self.full, &channel_ready)?;
-            extras.handle(&extras_ready, &notices)?;
-            self.state.dispatch_available()?;
+            Phase::Lingering(until) => {
+                if status.closed || status.idle || Instant::now() > until {
+                    self.phase = Phase::Over;
+                }
+            }
+            Phase::Over => {}
+        }
+        Ok(())
+    }
+
+    /// Returns whether nothing is left to do.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Returns the channel, to be held while its descriptors are waited for.
+    #[must_use]
+    pub fn channel(&self) -> Ref<'_, dyn Channel> {
+        self.channel.borrow()
+    }
+
+    /// Adds what the session waits for to `fds`.
+    pub fn interest<'a>(&'a self, channel: &'a dyn Channel, fds: &mut Vec<PollFd<'a>>) {
+        if self.phase == Phase::Connected {
+            fds.push(PollFd::new(self.state.poll_fd(), PollFlags::IN));
+            let local = if self.full { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(&self.local, local));
+        }
+        channel.interest(!self.full, fds);
+    }
+
+    /// Returns when the session has to be looked at even if nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        if !self.notices.is_empty() || self.phase == Phase::Over {
+            return Some(Instant::now());
+        }
+        (!self.channel.borrow().status().idle).then(|| Instant::now() + STALL_CHECK)
+    }
+
+    /// Moves what can be moved, given what `poll` said of the descriptors of [`Session::interest`],
+    /// and returns what the channel has noticed.
+    ///
+    /// # Errors
+    /// When the connection can't go on; [`Session::close`] is next.
+    pub fn turn(&mut self, ready: &[PollFlags]) -> Result<Vec<Notice>, SessionError> {
+        match self.phase {
+            Phase::Over => {}
+            Phase::Lingering(_) => self.channel.borrow_mut().pump(true, ready)?,
+            Phase::Connected => {
+                let ready = ready.get(2..).unwrap_or_default();
+                self.full = !socket::writable(&self.local);
+                self.channel.borrow_mut().pump(!self.full, ready)?;
+                self.state.dispatch_available()?;
+            }
+        }
+        Ok(std::mem::take(&mut self.notices))
+    }
+
+    /// Ends the Wayland connection because of `error`; transfers go on if the channel can.
+    pub fn close(&mut self, error: &SessionError) {
+        if self.phase == Phase::Connected && !matches!(error, SessionError::Channel(_)) {
+            self.linger();
+        } else {
+            self.state.destroy();
+            self.phase = Phase::Over;
         }
     }
 
-    fn wait(
-        &self,
-        extras: &dyn Extras,
-        at_once: bool,
-    ) -> Result<(Vec<PollFlags>, Vec<PollFlags>), SessionError> {
-        let channel = self.channel.borrow();
-        let mut fds = Vec::with_capacity(8);
-        fds.push(PollFd::new(self.state.poll_fd(), PollFlags::IN));
-        let local = if self.full { PollFlags::OUT } else { PollFlags::empty() };
-        fds.push(PollFd::new(&self.local, local));
-        channel.interest(!self.full, &mut fds);
-        let first_extra = fds.len();
-        extras.interest(&mut fds);
-        let mut deadline = extras.deadline();
-        if at_once {
-            deadline = Some(Instant::now());
-        } else if !channel.status().idle {
-            let check = Instant::now() + STALL_CHECK;
-            deadline = Some(deadline.map_or(check, |at| at.min(check)));
-        }
-        wait_until(&mut fds, deadline)?;
-        let flags = |fds: &[PollFd<'_>]| fds.iter().map(PollFd::revents).collect();
-        Ok((flags(&fds[2..first_extra]), flags(&fds[first_extra..])))
+    fn linger(&mut self) {
+        self.state.destroy();
+        self.full = false;
+        let mut channel = self.channel.borrow_mut();
+        // What the state had written, such as a last error, goes out before the farewell.
+        let flushed = channel.flush();
+        channel.goodbye();
+        self.phase = match flushed {
+            Ok(_) => Phase::Lingering(Instant::now() + LINGER),
+            Err(_) => Phase::Over,
+        };
     }
 
     /// Stops the producer while too much of its output waits.
-    fn balance(&mut self) {
-        let congested = self.channel.borrow().status().congested;
+    fn balance(&mut self, congested: bool) {
         if congested != self.suspended {
             self.suspended = congested;
             match self.side {
@@ -181,30 +299,13 @@ impl Session {
             }
         }
     }
-
-    fn linger(&self) -> Result<(), SessionError> {
-        let end = Instant::now() + LINGER;
-        let mut channel = self.channel.borrow_mut();
-        // What the state had written, such as a last error, goes out before the farewell.
-        channel.flush()?;
-        channel.goodbye();
-        loop {
-            channel.flush()?;
-            let status = channel.status();
-            if status.closed || status.idle || Instant::now() > end {
-                return Ok(());
-            }
-            let mut fds = Vec::new();
-            channel.interest(true, &mut fds);
-            wait_until(&mut fds, Some(Instant::now() + STALL_CHECK))?;
-            let ready: Vec<_> = fds.iter().map(PollFd::revents).collect();
-            drop(fds);
-            channel.pump(true, &ready)?;
-        }
-    }
 }
 
-fn wait_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<(), SessionError> {
+/// Waits for `fds`, but not beyond `deadline`.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn wait_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<(), SessionError> {
     let timeout = deadline.map(|at| {
         let left = at.saturating_duration_since(Instant::now());
         Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })

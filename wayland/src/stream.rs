@@ -17,14 +17,13 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::Shutdown;
 
-use crate::channel::{Channel, ChannelError, FdRole, Notice, Status};
+use crate::channel::{Channel, ChannelError, FdRole, Memory, Notice, Status};
 use crate::codec::Codec;
 use crate::frame::{FdDesc, Frame, MAX_CONTENTS_LEN, MAX_WAYLAND_LEN};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::pipes::{Limits, Pipes};
 use crate::pool::PoolStore;
-use crate::rows::Rows;
 use crate::socket::{self, Read};
 
 /// How one end of the stream behaves.
@@ -38,6 +37,36 @@ pub struct Settings {
     pub pools: Option<PoolStore>,
     /// A name for the other end's logs.
     pub label: String,
+    /// How fast Wayland messages may come in.
+    pub rate: Option<Rate>,
+}
+
+/// A limit for bytes over time. One second's worth may come at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    per_second: u64,
+    left: u64,
+    refilled: Instant,
+}
+
+impl Rate {
+    /// Returns a limit of that many bytes in a second.
+    #[must_use]
+    pub fn new(per_second: u64) -> Self {
+        Self { per_second, left: per_second, refilled: Instant::now() }
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes as u64);
+    }
+
+    /// Returns whether nothing may come in now.
+    fn exhausted(&mut self) -> bool {
+        if self.left == 0 && self.refilled.elapsed() >= Duration::from_secs(1) {
+            (self.left, self.refilled) = (self.per_second, Instant::now());
+        }
+        self.left == 0
+    }
 }
 
 /// One end of the stream.
@@ -53,8 +82,17 @@ pub struct Stream {
     pipes: Pipes,
     flow: Flow,
     notices: Vec<Notice>,
+    rate: Option<Rate>,
+    over_rate: bool,
     greeted: bool,
-    closed: bool,
+    ended: Ended,
+}
+
+/// Which of the two sockets have come to their end.
+#[derive(Debug, Default)]
+struct Ended {
+    link: bool,
+    inner: bool,
 }
 
 /// Wayland bytes that the session's socket had no room for.
@@ -93,15 +131,17 @@ impl Stream {
             pipes: Pipes::new(settings.pipes),
             flow: Flow::default(),
             notices: Vec::new(),
+            rate: settings.rate,
+            over_rate: false,
             greeted: false,
-            closed: false,
+            ended: Ended::default(),
         };
         Ok((stream, outer))
     }
 
     fn receive(&mut self) -> Result<(), ChannelError> {
         match self.inbox.fill(&self.link).map_err(io_error("read from the link"))? {
-            Read::Closed => self.closed = true,
+            Read::Closed => self.ended.link = true,
             Read::Empty | Read::Bytes(_) => {}
         }
         self.deliver()
@@ -122,9 +162,15 @@ impl Stream {
                     self.flow.clock_offset_ns = clock_difference(clock_ns(), theirs);
                 }
                 Frame::Pool { id, size } => host_only(&mut self.pools)?.set(id, size)?,
+                Frame::Discard { id, offset, len } => {
+                    host_only(&mut self.pools)?.discard(id, offset, len)?;
+                }
                 Frame::DropPool(id) => host_only(&mut self.pools)?.remove(id)?,
                 Frame::Rows(head, packed) => host_only(&mut self.pools)?.write(&head, packed)?,
                 Frame::Wayland(descs, bytes) => {
+                    if let Some(rate) = &mut self.rate {
+                        rate.spend(bytes.len());
+                    }
                     let fds = materialise(&descs, &mut self.pools, &mut self.pipes)?;
                     let sent = socket::send_with(&self.inner, bytes, &fds)
                         .or_else(closed_is_full)
@@ -169,10 +215,13 @@ impl Stream {
     fn collect(&mut self) -> Result<(), ChannelError> {
         let mut bytes = [0; MAX_WAYLAND_LEN];
         let mut fds = Vec::new();
-        while !self.outbox.congested() {
+        while !self.outbox.congested() && !self.ended.inner {
             let read = socket::receive(&self.inner, &mut bytes, &mut fds)
                 .map_err(io_error("read the session's data"))?;
-            let Read::Bytes(len) = read else { break };
+            let Read::Bytes(len) = read else {
+                self.ended.inner |= read == Read::Closed;
+                break;
+            };
             let contents = fds.drain(..).map(|fd| self.describe(fd)).collect::<Result<Vec<_>, _>>()?;
             let descs = contents.iter().map(Described::desc).collect();
             self.outbox.frame(&Frame::Wayland(descs, &bytes[..len]));
@@ -215,23 +264,19 @@ impl Described {
 }
 
 impl Channel for Stream {
-    fn pool(&mut self, id: u32, size: u32) {
-        self.outbox.frame(&Frame::Pool { id, size });
-    }
-
-    fn drop_pool(&mut self, id: u32) {
-        self.outbox.frame(&Frame::DropPool(id));
-    }
-
-    fn rows(&mut self, rows: Rows) {
-        self.outbox.rows(rows);
-    }
-
-    fn commit_sent(&mut self) {
-        self.flow.next_commit = self.flow.next_commit.wrapping_add(1);
-        let seq = self.flow.next_commit;
-        self.flow.sent.push_back((seq, Instant::now()));
-        self.outbox.frame(&Frame::CommitSent(seq));
+    fn memory(&mut self, step: Memory) {
+        match step {
+            Memory::Pool { id, size } => self.outbox.frame(&Frame::Pool { id, size }),
+            Memory::Drop(id) => self.outbox.frame(&Frame::DropPool(id)),
+            Memory::Discard { id, offset, len } => {
+                self.outbox.frame(&Frame::Discard { id, offset, len });
+            }
+            Memory::Rows(rows) => self.outbox.rows(rows),
+            Memory::Commit => {
+                let seq = self.flow.sent();
+                self.outbox.frame(&Frame::CommitSent(seq));
+            }
+        }
     }
 
     fn expect_fd(&mut self, role: FdRole) {
@@ -246,26 +291,30 @@ impl Channel for Stream {
             pixel_bytes: self.outbox.pixel_bytes(),
             round_trip: self.flow.round_trip,
             clock_offset_ns: self.flow.clock_offset_ns,
-            closed: self.closed,
-            idle: self.outbox.is_empty() && self.pipes.is_idle(),
+            closed: self.ended.link,
+            idle: self.outbox.is_empty() && self.pipes.is_idle() && !self.over_rate,
         }
     }
 
     fn interest<'a>(&'a self, accept: bool, fds: &mut Vec<PollFd<'a>>) {
         let mut link = PollFlags::empty();
-        link.set(PollFlags::IN, accept && self.blocked.bytes.is_empty());
+        link.set(PollFlags::IN, accept && !self.over_rate && self.blocked.bytes.is_empty());
         link.set(PollFlags::OUT, !self.outbox.is_empty());
         fds.push(PollFd::new(&self.link, link));
-        let mut inner = PollFlags::empty();
-        inner.set(PollFlags::IN, !self.outbox.congested());
-        inner.set(PollFlags::OUT, !self.blocked.bytes.is_empty());
-        fds.push(PollFd::new(&self.inner, inner));
+        if !self.ended.inner {
+            let mut inner = PollFlags::empty();
+            inner.set(PollFlags::IN, !self.outbox.congested());
+            inner.set(PollFlags::OUT, !self.blocked.bytes.is_empty());
+            fds.push(PollFd::new(&self.inner, inner));
+        }
         self.pipes.interest(fds);
     }
 
     fn pump(&mut self, accept: bool, ready: &[PollFlags]) -> Result<(), ChannelError> {
         self.unblock()?;
         let link = ready.first().copied().unwrap_or(PollFlags::empty());
+        self.over_rate = self.rate.as_mut().is_some_and(Rate::exhausted);
+        let accept = accept && !self.over_rate;
         if accept && link.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             self.receive()?;
         }
@@ -281,7 +330,7 @@ impl Channel for Stream {
         self.collect()?;
         match self.outbox.flush(&self.link) {
             Ok(()) => {}
-            Err(error) if is_closed(&error) => self.closed = true,
+            Err(error) if is_closed(&error) => self.ended.link = true,
             Err(error) => return Err(io_error("write to the link")(error)),
         }
         self.notices.extend(self.outbox.take_truncated().map(Notice::Truncated));
@@ -294,6 +343,12 @@ impl Channel for Stream {
 }
 
 impl Flow {
+    fn sent(&mut self) -> u32 {
+        self.next_commit = self.next_commit.wrapping_add(1);
+        self.sent.push_back((self.next_commit, Instant::now()));
+        self.next_commit
+    }
+
     fn seen(&mut self, seq: u32, their_clock_ns: u64) {
         while let Some((sent, at)) = self.sent.pop_front() {
             if sent != seq {

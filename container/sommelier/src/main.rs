@@ -1,2 +1,68 @@
-//! The Wayland proxy of a container.
-fn main() {}
+//! `sommelier`: the Wayland proxy of a container. Programs connect to its sockets; each of them gets
+//! a connection of its own to the host end, which shows the windows and decides what is allowed.
+
+mod client;
+mod damage;
+mod globals;
+mod link;
+mod listen;
+mod presentation;
+mod shm;
+mod stats;
+mod surface;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use wayland::codec::Codec;
+
+use crate::client::Shop;
+use crate::link::Address;
+use crate::stats::Registry;
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Shows the windows of this container on the host")]
+struct Arguments {
+    /// Where the host end listens: vsock:PORT, unix:PATH or direct:PATH.
+    #[arg(long, default_value_t = format!("vsock:{}", wayland::PORT))]
+    host: String,
+
+    /// The socket to listen on if systemd has passed none; a name is taken in the runtime directory.
+    #[arg(long, default_value = "wayland-0")]
+    socket: PathBuf,
+
+    /// Packs pixels with LZ4, for hosts that are not this machine.
+    #[arg(long)]
+    compress: bool,
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TESTUDO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let host: Address = arguments.host.parse()?;
+    let codec = if arguments.compress { Codec::Lz4 } else { Codec::None };
+    let shop = Arc::new(Shop { host, codec, clients: Registry::default() });
+    let listener = listen::wayland(&arguments.socket)?;
+    loop {
+        let (socket, _) = listener.accept()?;
+        let shop = shop.clone();
+        std::thread::Builder::new().name("client".into()).spawn(move || {
+            if let Err(error) = client::serve(&shop, socket.into()) {
+                tracing::warn!("{error:#}");
+            }
+        })?;
+    }
+}

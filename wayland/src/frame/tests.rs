@@ -18,6 +18,7 @@ fn every_frame_comes_back_as_written() {
         Frame::Hello { clock_ns: u64::MAX - 1, label: "foot" },
         Frame::Pool { id: 7, size: 4096 },
         Frame::DropPool(7),
+        Frame::Discard { id: 7, offset: 4096, len: 8192 },
         Frame::Rows(head, &[9; 80]),
         Frame::Wayland(
             vec![FdDesc::Pool(7), FdDesc::Contents(b"keymap"), FdDesc::Pipe(2)],

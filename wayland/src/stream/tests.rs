@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::pool::Budget;
-use crate::rows::Grid;
+use crate::rows::{Grid, Rows};
 
 struct Ends {
     guest: Stream,
@@ -36,9 +36,10 @@ impl Ends {
 fn pixels_arrive_before_the_bytes_that_commit_them() {
     let mut ends = ends(Limits::default());
     let file = Rc::new(sealed_file(&[7; 4096]).unwrap());
-    ends.guest.pool(1, 4096);
-    ends.guest.rows(Rows::new(file.clone(), 1, Grid { offset: 0, stride: 64, row_len: 64, rows: 64 }));
-    ends.guest.commit_sent();
+    ends.guest.memory(Memory::Pool { id: 1, size: 4096 });
+    let grid = Grid { offset: 0, stride: 64, row_len: 64, rows: 64 };
+    ends.guest.memory(Memory::Rows(Rows::new(file.clone(), 1, grid)));
+    ends.guest.memory(Memory::Commit);
     ends.guest.expect_fd(FdRole::Pool(1));
     let fd = file.try_clone().unwrap();
     socket::send_with(&ends.guest_session, b"12345678", &[fd]).unwrap();
