@@ -1,0 +1,175 @@
+//! The default container's root file system and the data disk that every VM's disk begins as: Debian
+//! by mmdebstrap, in a btrfs subvolume, so that creating the container is a snapshot in the guest.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::apt::Apt;
+use super::list::List;
+use super::sources::{SUITE, Sources};
+use super::store::Work;
+use super::tools::Tools;
+use super::tree::{Kind, Tree};
+use super::{EPOCH, namespace, root};
+use crate::command;
+
+/// The keyring by its name inside the container.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Size that the template appears to have. Small, since a VM's disk is grown from it, never shrunk.
+const DISK_BYTES: u64 = 4 << 30;
+
+/// Returns the files that the container has besides its packages'.
+pub(super) fn overlay(sources: &Sources) -> Tree {
+    let mut tree = Tree::default();
+    let file = |text: &str| Kind::File(text.as_bytes().to_vec());
+    let list = sources.deb822(Path::new(KEYRING));
+    tree.put("etc/apt/sources.list.d/debian.sources", 0o644, file(&list));
+    let proxy = sources.guest_proxy_conf();
+    if !proxy.is_empty() {
+        tree.put("etc/apt/apt.conf.d/90host-proxy", 0o644, file(&proxy));
+    }
+    // Empty, so that systemd makes one for every copy without taking it for a first installation.
+    tree.put("etc/machine-id", 0o444, file(""));
+    tree.put("etc/hostname", 0o644, file("penguin\n"));
+    tree.put("etc/resolv.conf", 0o644, file(""));
+    tree.put("opt/testudo", 0o755, Kind::Folder);
+    tree
+}
+
+/// Makes `base.tar`: the packages of `list` installed, `overlay` laid over them, drops removed.
+///
+/// # Errors
+/// When mmdebstrap fails.
+pub(super) fn debootstrap(
+    apt: &Apt,
+    sources: &Sources,
+    list: &List,
+    work: &Work<'_>,
+) -> Result<()> {
+    let sources_file = work.folder.join("sources");
+    let overlay_file = work.folder.join("overlay.tar");
+    let result = work.folder.join("base.tar");
+    fs::write(&sources_file, sources.deb822(apt.keyring())).context("cannot write the sources")?;
+    root::write_tar(&overlay(sources), &overlay_file)?;
+    let mode = if rustix::process::geteuid().is_root() {
+        "root"
+    } else {
+        "unshare"
+    };
+    let mut bootstrap = Command::new("mmdebstrap");
+    bootstrap
+        .env("SOURCE_DATE_EPOCH", EPOCH.to_string())
+        .args([
+            "--variant=essential",
+            "--format=tar",
+            "--architectures=amd64",
+        ])
+        .arg(format!("--mode={mode}"))
+        .arg(format!("--include={}", list.packages.join(",")));
+    for (name, value) in &sources.proxies {
+        bootstrap.arg(format!("--aptopt={name} \"{value}\""));
+    }
+    // mmdebstrap leaves its own copies of sources and options; the overlay has the lasting ones.
+    bootstrap
+        .arg("--customize-hook=rm -f \"$1\"/etc/apt/sources.list.d/* \"$1\"/etc/apt/sources.list \"$1\"/etc/apt/apt.conf.d/99mmdebstrap")
+        .arg(format!("--customize-hook=cd \"$1\" && rm -rf {}", drops(list)))
+        .arg(format!("--customize-hook=tar-in {} /", overlay_file.display()))
+        .arg(SUITE)
+        .arg(&result)
+        .arg(&sources_file);
+    command::run(&mut bootstrap, work.log, work.step)?;
+    for file in [sources_file, overlay_file] {
+        fs::remove_file(file).context("cannot remove an input of mmdebstrap")?;
+    }
+    Ok(())
+}
+
+/// Returns the dropped patterns as the shell's, relative to the root.
+fn drops(list: &List) -> String {
+    let shell: Vec<String> = list
+        .drop
+        .iter()
+        .map(|pattern| pattern.replace("**", "*"))
+        .collect();
+    shell.join(" ")
+}
+
+/// Makes `data.btrfs`, the template of every VM's data disk, out of `base` (a base.tar).
+///
+/// # Errors
+/// When unpacking or mkfs.btrfs fails.
+pub(super) fn disk(base: &Path, tools: &Tools, work: &Work<'_>) -> Result<()> {
+    let image = work.folder.join("data.btrfs");
+    let file = File::create(&image).context("cannot make the disk's file")?;
+    file.set_len(DISK_BYTES)
+        .context("cannot size the disk's file")?;
+    let tree = work.folder.join("tree");
+    let folder = tree.display().to_string();
+    // What an interrupted run left belongs to other users when this one is not root.
+    let clean = || namespace::shell("rm -rf \"$1\"", &[&folder]);
+    command::run(&mut clean(), work.log, work.step)?;
+    // The folders of the disk; device files come from the guest's own /dev.
+    let script = "umask 022
+        mkdir -p \"$1\"/base/debian-trixie \"$1\"/containers \"$1\"/images \"$1\"/extras
+        tar --extract --file \"$2\" --directory \"$1\"/base/debian-trixie --numeric-owner --xattrs --xattrs-include='*' --exclude './dev/*'
+        find \"$1\" -maxdepth 2 -exec touch --no-dereference --date \"@$4\" '{}' ';'
+        image=$3; shift 4; exec \"$@\" --rootdir \"$FOLDER\" \"$image\"";
+    let (base, shown, epoch) = (
+        base.display().to_string(),
+        image.display().to_string(),
+        EPOCH.to_string(),
+    );
+    let mkfs: Vec<String> = tools
+        .words("mkfs.btrfs")
+        .into_iter()
+        .chain(OPTIONS.map(str::to_owned))
+        .collect();
+    let mut arguments = vec![folder.as_str(), &base, &shown, &epoch];
+    arguments.extend(mkfs.iter().map(String::as_str));
+    command::run(
+        namespace::shell(script, &arguments).env("FOLDER", &folder),
+        work.log,
+        work.step,
+    )?;
+    command::run(&mut clean(), work.log, work.step)
+}
+
+/// How the data disk is made. One copy of metadata: the disk is one file on the host, and the host
+/// keeps it; block-group-tree mounts grown disks fast.
+const OPTIONS: [&str; 9] = [
+    "--quiet",
+    "--label=testudo-data",
+    "--metadata=single",
+    "--features=block-group-tree",
+    "--nodesize=16384",
+    "--uuid=7e57d000-da7a-4000-8000-000000000000",
+    "--device-uuid=7e57d000-da7a-4000-8000-000000000001",
+    "--subvol=base/debian-trixie",
+    "--force",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_become_shell_patterns_below_the_root() {
+        let list = List::parse("drop /usr/share/doc/**\ndrop /var/log/*\n").unwrap();
+        assert_eq!(drops(&list), "usr/share/doc/* var/log/*");
+    }
+
+    #[test]
+    fn overlay_carries_mirrors_and_reachable_proxies_only() {
+        let dump = "Acquire::http::Proxy \"http://127.0.0.1:3142/\";\n";
+        let tree = overlay(&Sources::of_mirror("http://m.example/debian", dump));
+        let list = tree
+            .content("etc/apt/sources.list.d/debian.sources")
+            .unwrap();
+        assert!(String::from_utf8_lossy(list).contains("URIs: http://m.example/debian\n"));
+        assert!(tree.content("etc/apt/apt.conf.d/90host-proxy").is_none());
+    }
+}
