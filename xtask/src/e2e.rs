@@ -1,0 +1,148 @@
+//! `cargo xtask e2e [WALK]`: the end-to-end suite on the real product, one file after the other, as an ordinary user.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::{Message, TargetKind};
+
+use crate::packages::{self, Purpose};
+use crate::progress::line;
+use crate::tester::Tester;
+use crate::{build, image};
+
+/// Follows the walks of docs/walks.md, on QEMU's emulator where there is no KVM.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this file of tests/e2e/tests
+    walk: Option<String>,
+    /// Only checks whose name holds this
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+impl Arguments {
+    /// Returns the arguments that mean the whole suite.
+    pub(crate) fn all() -> Self {
+        Self {
+            walk: None,
+            filter: Vec::new(),
+        }
+    }
+}
+
+/// Builds what is needed and runs the suite.
+///
+/// # Errors
+/// When something cannot be built; a failing test is in the exit code.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
+    let image = image::build(&image::Arguments::default())?;
+    let built = build::programs()?;
+    let tests = build_tests(arguments.walk.as_deref())?;
+    let tester = Tester::find()?;
+    let image = tester.share(&image, "image")?;
+    let programs = share_programs(&tester, &built, &tests.cell)?;
+    let mut failed = Vec::new();
+    for (name, test) in &tests.walks {
+        line(&format!("e2e: {name}"));
+        let test = tester.share(test, &format!("tests/{name}"))?;
+        let status = tester
+            .command(&test)?
+            .args(&arguments.filter)
+            .env("TESTUDO_E2E_PROGRAMS", &programs)
+            .env("TESTUDO_E2E_IMAGE", &image)
+            .stdin(Stdio::null())
+            .status()
+            .with_context(|| format!("cannot start {}", test.display()))?;
+        if !status.success() {
+            failed.push(name.as_str());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    line(&format!("e2e: failed: {}", failed.join(", ")));
+    Ok(ExitCode::FAILURE)
+}
+
+/// What cargo built for the suite.
+struct Tests {
+    walks: Vec<(String, PathBuf)>,
+    cell: PathBuf,
+}
+
+fn build_tests(walk: Option<&str>) -> Result<Tests> {
+    line("e2e: building the tests");
+    let mut cargo = build::cargo("test");
+    cargo.args([
+        "--package",
+        "e2e",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    match walk {
+        Some(walk) => cargo.args(["--test", walk]),
+        None => cargo.arg("--tests"),
+    };
+    let mut walks = executables(&mut cargo, &TargetKind::Test)?;
+    walks.sort();
+    let mut cargo = build::cargo("build");
+    cargo.args([
+        "--package",
+        "fixture",
+        "--bin",
+        "cell",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let (_, cell) = executables(&mut cargo, &TargetKind::Bin)?
+        .pop()
+        .context("cargo built no cell")?;
+    Ok(Tests { walks, cell })
+}
+
+/// Runs cargo and returns the names and paths of the programs of `kind` that it built.
+fn executables(cargo: &mut Command, kind: &TargetKind) -> Result<Vec<(String, PathBuf)>> {
+    let output = cargo
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not build");
+    }
+    let mut found = Vec::new();
+    for message in Message::parse_stream(output.stdout.as_slice()) {
+        if let Message::CompilerArtifact(artifact) =
+            message.context("cannot read cargo's messages")?
+            && artifact.target.kind.contains(kind)
+            && let Some(path) = artifact.executable
+        {
+            found.push((artifact.target.name, path.into()));
+        }
+    }
+    Ok(found)
+}
+
+/// Puts our programs under all their names in one folder, as an installation does.
+fn share_programs(tester: &Tester, built: &Path, cell: &Path) -> Result<PathBuf> {
+    let folder = built.with_file_name("e2e");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut copies: Vec<(PathBuf, &str)> = build::PROGRAMS
+        .iter()
+        .map(|name| (built.join(name), *name))
+        .collect();
+    copies.push((cell.to_owned(), "cell"));
+    copies.extend(
+        build::NAMES
+            .iter()
+            .map(|name| (built.join("testudo"), *name)),
+    );
+    for (from, name) in copies {
+        let new = folder.join(format!("{name}.new"));
+        std::fs::copy(&from, &new).with_context(|| format!("cannot copy {}", from.display()))?;
+        std::fs::rename(&new, folder.join(name)).context("cannot put a program in place")?;
+    }
+    tester.share(&folder, "programs")
+}

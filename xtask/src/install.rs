@@ -1,0 +1,176 @@
+//! `cargo xtask install`: programs, names, manual pages, completion, user units and the image into the user's own folders.
+//!
+//! Nothing is enabled: where systemd's user manager runs, the socket unit can be started by whoever wants it; without it the
+//! clients start the daemon themselves. Every file is written under a temporary name and renamed, so a running program is
+//! never half replaced.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::progress::line;
+use crate::{build, command, image};
+
+/// Starts the daemon when a client connects.
+const SOCKET_UNIT: &str = "testudo-concierge.socket";
+
+/// The daemon, with the manager's own cgroup to put its children in.
+const SERVICE_UNIT: &str = "testudo-concierge.service";
+
+/// Shells that have a folder for completions of their own.
+const SHELLS: [(&str, &str); 3] = [
+    ("bash", "bash-completion/completions/{}"),
+    ("zsh", "zsh/site-functions/_{}"),
+    ("fish", "fish/vendor_completions.d/{}.fish"),
+];
+
+/// Where a user's installation lies.
+pub(crate) struct Prefix {
+    /// `~/.local`.
+    pub(crate) root: PathBuf,
+    /// `$XDG_DATA_HOME`.
+    pub(crate) data: PathBuf,
+    /// `$XDG_CONFIG_HOME`.
+    pub(crate) config: PathBuf,
+}
+
+impl Prefix {
+    /// Returns the folders of the user that runs this.
+    ///
+    /// # Errors
+    /// Without a home folder.
+    pub(crate) fn of_user() -> Result<Self> {
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let home = absolute("HOME").context("HOME is not set")?;
+        let root = home.join(".local");
+        Ok(Self {
+            data: absolute("XDG_DATA_HOME").unwrap_or_else(|| root.join("share")),
+            config: absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
+            root,
+        })
+    }
+
+    /// Returns the folder of the names that people type.
+    pub(crate) fn names(&self) -> PathBuf {
+        self.root.join("bin")
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.root.join("lib/testudo")
+    }
+}
+
+/// Builds what is missing and installs everything.
+///
+/// # Errors
+/// When a step fails; what was installed before stays usable.
+pub(crate) fn run() -> Result<ExitCode> {
+    image::build(&image::Arguments::default())?;
+    install(&Prefix::of_user()?, &build::programs()?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs the programs in `built` below `prefix`; the image is put in place by its own chore.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(crate) fn install(prefix: &Prefix, built: &Path) -> Result<()> {
+    let programs = prefix.programs();
+    for program in build::PROGRAMS {
+        place(&built.join(program), &programs.join(program))?;
+    }
+    for name in ["testudo"].iter().chain(build::NAMES) {
+        link(&programs.join("testudo"), &prefix.names().join(name))?;
+    }
+    install_pages(prefix, &programs.join("testudo"))?;
+    install_units(prefix)?;
+    let names = prefix.names();
+    line(&format!("installed in {}", names.display()));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|folder| folder == names) {
+        line(&format!(
+            "{} is not in PATH; add it to type `testudo` anywhere",
+            names.display()
+        ));
+    }
+    Ok(())
+}
+
+fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
+    let pages = prefix.root.join("share/man/man1");
+    make(&pages)?;
+    command::output(Command::new(testudo).arg("man").arg(&pages))
+        .context("cannot write the manual pages")?;
+    for (shell, path) in SHELLS {
+        for name in ["testudo"].iter().chain(build::NAMES) {
+            let script = command::output(Command::new(testudo).args(["completions", shell, name]))
+                .with_context(|| format!("cannot make the completion for {shell}"))?;
+            write(&prefix.data.join(path.replace("{}", name)), &script)?;
+        }
+    }
+    Ok(())
+}
+
+fn install_units(prefix: &Prefix) -> Result<()> {
+    let units = prefix.config.join("systemd/user");
+    let concierge = prefix.programs().join("concierge");
+    let Some(concierge) = concierge.to_str() else {
+        bail!("{} is not text", concierge.display())
+    };
+    write(
+        &units.join(SOCKET_UNIT),
+        include_str!("install/testudo-concierge.socket"),
+    )?;
+    write(
+        &units.join(SERVICE_UNIT),
+        &include_str!("install/testudo-concierge.service").replace("@CONCIERGE@", concierge),
+    )
+}
+
+/// Puts a copy of `from` at `to`, whole or not at all.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().context("a file lies in a folder")?;
+    make(folder)?;
+    let new = with_ending(to, ".new");
+    command::output(
+        Command::new("cp")
+            .args(["--sparse=always", "--reflink=auto", "--force"])
+            .arg(from)
+            .arg(&new),
+    )
+    .with_context(|| format!("cannot copy {}", from.display()))?;
+    fs::rename(&new, to).with_context(|| format!("cannot put {} in place", to.display()))
+}
+
+fn write(to: &Path, text: &str) -> Result<()> {
+    make(to.parent().context("a file lies in a folder")?)?;
+    let new = with_ending(to, ".new");
+    fs::write(&new, text).with_context(|| format!("cannot write {}", new.display()))?;
+    fs::rename(&new, to).with_context(|| format!("cannot put {} in place", to.display()))
+}
+
+fn link(target: &Path, name: &Path) -> Result<()> {
+    make(name.parent().context("a link lies in a folder")?)?;
+    let new = with_ending(name, ".new");
+    // One may be left from an interrupted run; that it is missing is the usual case.
+    let _ = fs::remove_file(&new);
+    symlink(target, &new).with_context(|| format!("cannot link {}", new.display()))?;
+    fs::rename(&new, name).with_context(|| format!("cannot put {} in place", name.display()))
+}
+
+fn make(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
