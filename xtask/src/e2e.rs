@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let tests = build_tests(arguments.walk.as_deref())?;
     let tester = Tester::find()?;
     let image = tester.share(&image, "image")?;
-    let programs = share_programs(&tester, &built, &tests.cell)?;
+    let programs = share_programs(&tester, &built, Some(&tests.cell))?;
     let mut failed = Vec::new();
     for (name, test) in &tests.walks {
         line(&format!("e2e: {name}"));
@@ -95,10 +95,17 @@ fn build_tests(walk: Option<&str>) -> Result<Tests> {
         "cell",
         "--message-format=json-render-diagnostics",
     ]);
-    let (_, cell) = executables(&mut cargo, &TargetKind::Bin)?
-        .pop()
-        .context("cargo built no cell")?;
+    let cell = executable(&mut cargo)?;
     Ok(Tests { walks, cell })
+}
+
+/// Runs cargo and returns the one program that it built.
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn executable(cargo: &mut Command) -> Result<PathBuf> {
+    let built = executables(cargo, &TargetKind::Bin)?.pop();
+    Ok(built.context("cargo built no program")?.1)
 }
 
 /// Runs cargo and returns the names and paths of the programs of `kind` that it built.
@@ -125,7 +132,14 @@ fn executables(cargo: &mut Command, kind: &TargetKind) -> Result<Vec<(String, Pa
 }
 
 /// Puts our programs under all their names in one folder, as an installation does.
-fn share_programs(tester: &Tester, built: &Path, cell: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+/// When one cannot be copied.
+pub(crate) fn share_programs(
+    tester: &Tester,
+    built: &Path,
+    cell: Option<&Path>,
+) -> Result<PathBuf> {
     let folder = built.with_file_name("e2e");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -133,7 +147,7 @@ fn share_programs(tester: &Tester, built: &Path, cell: &Path) -> Result<PathBuf>
         .iter()
         .map(|name| (built.join(name), *name))
         .collect();
-    copies.push((cell.to_owned(), "cell"));
+    copies.extend(cell.map(|cell| (cell.to_owned(), "cell")));
     copies.extend(
         build::NAMES
             .iter()

@@ -109,9 +109,10 @@ fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
     command::output(Command::new(testudo).arg("man").arg(&pages))
         .context("cannot write the manual pages")?;
     for (shell, path) in SHELLS {
+        // One script knows all names; a shell looks for it under the one that is being typed.
+        let script = command::output(Command::new(testudo).args(["completions", shell]))
+            .with_context(|| format!("cannot make the completion for {shell}"))?;
         for name in ["testudo"].iter().chain(build::NAMES) {
-            let script = command::output(Command::new(testudo).args(["completions", shell, name]))
-                .with_context(|| format!("cannot make the completion for {shell}"))?;
             write(&prefix.data.join(path.replace("{}", name)), &script)?;
         }
     }

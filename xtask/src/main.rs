@@ -3,6 +3,7 @@
 //! One file per chore; a chore is its clap arguments and one `run`. Adding one is a module line, a
 //! variant of [`Chore`] and its arm in [`Chore::run`].
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -38,6 +39,7 @@ enum Chore {
     /// Check format, lints, documentation, licences and the repository's own rules
     Check,
     E2e(e2e::Arguments),
+    Bench(bench::Arguments),
     Image(image::Arguments),
     /// Install programs, image, manual pages, completion and user units below ~/.local
     Install,
@@ -50,6 +52,7 @@ impl Chore {
             Self::Test => test::run(),
             Self::Check => check::run(),
             Self::E2e(arguments) => e2e::run(&arguments),
+            Self::Bench(arguments) => bench::run(&arguments),
             Self::Image(arguments) => image::run(&arguments),
             Self::Install => install::run(),
         }

@@ -76,7 +76,9 @@ fn the_hint_can_be_followed(home: &mut Home) {
     let said = home.testudo(&["create", "Bad_Name"]).errors();
     assert!(said.contains("bad-name"), "{said}");
     let _ = home.testudo(&["create", "bad-name"]).ok();
-    let _ = home.testudo(&["delete", "--force", "bad-name"]).ok();
+    let _ = home
+        .testudo(&["delete", "--force", "--yes", "bad-name"])
+        .ok();
 }
 
 fn control_characters_of_the_guest_do_not_reach_the_terminal(home: &mut Home) {
@@ -87,5 +89,5 @@ fn control_characters_of_the_guest_do_not_reach_the_terminal(home: &mut Home) {
         !info.stdout.contains(&0x1b) && !info.stdout.contains(&0x07),
         "{info}"
     );
-    let _ = home.testudo(&["delete", "--force", "broken"]).ok();
+    let _ = home.testudo(&["delete", "--force", "--yes", "broken"]).ok();
 }

@@ -122,7 +122,7 @@ fn a_copy_is_independent(home: &mut Home) {
         machine("twin"),
         "two machines with one identity"
     );
-    let _ = home.testudo(&["delete", "--force", "twin"]).ok();
+    let _ = home.testudo(&["delete", "--force", "--yes", "twin"]).ok();
 }
 
 fn a_snapshot_brings_back_what_was(home: &mut Home) {
@@ -160,7 +160,7 @@ fn an_export_is_imported_as_another(home: &mut Home) {
     let file = file.to_str().expect("text");
     let _ = home.testudo(&["stop", "work"]).ok();
     let _ = home.testudo(&["export", "work", file]).ok();
-    let _ = home.testudo(&["import", "back", file]).ok();
+    let _ = home.testudo(&["import", file, "back"]).ok();
     let _ = home.testudo(&["start", "back"]).ok();
     let done = inside(
         home,
@@ -171,10 +171,10 @@ fn an_export_is_imported_as_another(home: &mut Home) {
     assert!(done.text().starts_with("kept\n/nowhere\n0\n"), "{done}");
     let whole = std::fs::read(file).expect("it was written");
     std::fs::write(file, &whole[..whole.len() / 2]).expect("the folder is ours");
-    let done = home.testudo(&["import", "half", file]);
+    let done = home.testudo(&["import", file, "half"]);
     assert!(done.code != 0 && done.errors().contains("error:"), "{done}");
     assert_eq!(state(home, "half"), None, "half a container has a name");
-    let _ = home.testudo(&["delete", "--force", "back"]).ok();
+    let _ = home.testudo(&["delete", "--force", "--yes", "back"]).ok();
 }
 
 fn logs_and_info_tell_of_it(home: &mut Home) {
@@ -213,9 +213,11 @@ fn a_deleted_container_is_gone(home: &mut Home) {
         done.code != 0,
         "a running container is not deleted without being asked: {done}"
     );
-    let _ = home.testudo(&["delete", "--force", "work"]).ok();
+    let _ = home.testudo(&["delete", "--force", "--yes", "work"]).ok();
     assert_eq!(state(home, "work"), None);
-    let _ = home.testudo(&["delete", "--force", "work"]).code(3);
+    let _ = home
+        .testudo(&["delete", "--force", "--yes", "work"])
+        .code(3);
     let _ = home
         .testudo(&["exec", "work", "--", "true"])
         .code(125)
@@ -226,6 +228,8 @@ fn a_deleted_container_is_gone(home: &mut Home) {
 
 fn a_deleted_penguin_comes_back_fresh(home: &mut Home) {
     let _ = home.shell("echo old > ~/old; sync").ok();
-    let _ = home.testudo(&["delete", "--force", "penguin"]).ok();
+    let _ = home
+        .testudo(&["delete", "--force", "--yes", "penguin"])
+        .ok();
     let _ = home.shell("test ! -e ~/old").ok();
 }

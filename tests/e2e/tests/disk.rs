@@ -125,9 +125,13 @@ fn a_vm_is_created_with_a_size_listed_and_destroyed(home: &mut Home) {
         (&info["disk_bytes"], &info["state"]),
         (&(6 * GIB).into(), &"stopped".into())
     );
-    let _ = home.run("vmc", &["destroy", "--force", "other"]).ok();
+    let _ = home
+        .run("vmc", &["destroy", "--force", "--yes", "other"])
+        .ok();
     assert!(!home.path("data/testudo/vms/other").exists());
-    let _ = home.run("vmc", &["destroy", "--force", "other"]).code(3);
+    let _ = home
+        .run("vmc", &["destroy", "--force", "--yes", "other"])
+        .code(3);
 }
 
 fn export(home: &Home) -> PathBuf {
@@ -160,7 +164,9 @@ fn an_export_is_imported_under_another_name(home: &mut Home) {
         )
         .ok();
     // One of them at a time is enough for two cores.
-    let _ = home.run("vmc", &["destroy", "--force", "twin"]).ok();
+    let _ = home
+        .run("vmc", &["destroy", "--force", "--yes", "twin"])
+        .ok();
 }
 
 fn an_export_streams_through_a_pipe(home: &mut Home) {
@@ -192,7 +198,9 @@ fn an_export_streams_through_a_pipe(home: &mut Home) {
             ],
         )
         .ok();
-    let _ = home.run("vmc", &["destroy", "--force", "piped"]).ok();
+    let _ = home
+        .run("vmc", &["destroy", "--force", "--yes", "piped"])
+        .ok();
 }
 
 fn a_damaged_export_is_refused_and_leaves_nothing(home: &mut Home) {

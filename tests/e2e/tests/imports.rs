@@ -60,7 +60,7 @@ fn works(home: &Home, name: &str) {
         "cat /etc/mark; hostname; id -u",
     ]);
     assert_eq!(done.ok().text(), format!("from-the-image\n{name}\n0"));
-    let _ = home.testudo(&["delete", "--force", name]).ok();
+    let _ = home.testudo(&["delete", "--force", "--yes", name]).ok();
 }
 
 fn a_root_file_system_tarball_becomes_a_container(home: &mut Home) {
@@ -240,5 +240,5 @@ fn a_tarball_cannot_write_outside_its_container(home: &mut Home) {
     // Refused or taken apart safely: both are right, as long as nothing lands in the VM.
     let _ = home.feed("testudo", &["create", "evil", "--from-rootfs", "-"], &evil);
     let _ = home.vm_shell("test ! -e /evil -a ! -e /evil-up -a ! -e /tmp/evil-up -a ! -e /data/evil-up -a ! -e /data/containers/evil-up").ok();
-    let _ = home.testudo(&["delete", "--force", "evil"]);
+    let _ = home.testudo(&["delete", "--force", "--yes", "evil"]);
 }

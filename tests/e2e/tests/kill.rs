@@ -40,7 +40,10 @@ fn prepare(home: &Home) -> Vec<String> {
         .shell("test -e ~/kept || { echo kept > ~/kept; sync; }")
         .ok();
     let _ = home.run("vmc", &["stop", "termina"]).ok();
-    let report = home.run("vmc", &["start", "--json", "termina"]).ok().text();
+    let report = home
+        .run("vmc", &["start", "--no-shell", "--json", "termina"])
+        .ok()
+        .text();
     let _ = home.run("vmc", &["stop", "termina"]).ok();
     let mut stages: Vec<String> = report.lines().filter_map(begun).collect();
     stages.dedup();
@@ -57,7 +60,7 @@ fn begun(line: &str) -> Option<String> {
 
 /// Starts the VM in the background and returns when it has come to `stage`.
 fn start_until(home: &Home, stage: &str) -> Child {
-    let mut client = home.background("vmc", &["start", "--json", "termina"]);
+    let mut client = home.background("vmc", &["start", "--no-shell", "--json", "termina"]);
     let report = BufReader::new(client.stdout.take().expect("it is piped"));
     let reached = report
         .lines()

@@ -40,7 +40,7 @@ fn a_new_size_counts_at_the_next_start(home: &mut Home) {
     let _ = home.run("vmc", &["set", "termina", "memory=700M"]).ok();
     assert_eq!(guest_mib(home), before, "it counts at the next start");
     let _ = home.run("vmc", &["stop", "termina"]).ok();
-    let _ = home.run("vmc", &["start", "termina"]).ok();
+    let _ = home.run("vmc", &["start", "--no-shell", "termina"]).ok();
     assert_eq!(info(home)["memory_mib"], 700);
     let seen = guest_mib(home);
     assert!((600..=700).contains(&seen), "{seen} MiB seen");

@@ -23,14 +23,16 @@ fn ids(text: &str) -> Vec<String> {
     found
 }
 
-fn logs(home: &Home, which: &str) -> String {
-    home.run("vmc", &["logs", which, "termina"]).ok().text()
+fn logs(home: &Home, options: &[&str]) -> String {
+    let mut arguments = vec!["logs", "termina"];
+    arguments.extend(options);
+    home.run("vmc", &arguments).ok().text()
 }
 
 fn one_request_is_one_story(home: &mut Home) {
     let _ = home.testudo(&["run", "--", "true"]).ok();
-    let daemon = ids(&logs(home, "--all"));
-    let agent = ids(&logs(home, "--agent"));
+    let daemon = ids(&logs(home, &[]));
+    let agent = ids(&logs(home, &["--agent"]));
     let shared = daemon.iter().find(|id| agent.contains(id));
     assert!(
         shared.is_some(),
@@ -39,10 +41,10 @@ fn one_request_is_one_story(home: &mut Home) {
 }
 
 fn two_requests_have_two_ids(home: &mut Home) {
-    let before = ids(&logs(home, "--agent")).len();
+    let before = ids(&logs(home, &["--agent"])).len();
     let _ = home.testudo(&["stop", "penguin"]).ok();
     let _ = home.testudo(&["start", "penguin"]).ok();
-    let after = ids(&logs(home, "--agent")).len();
+    let after = ids(&logs(home, &["--agent"])).len();
     assert!(
         after >= before + 2,
         "{before} ids before, {after} after two requests"

@@ -200,7 +200,14 @@ impl Tree {
     /// When `writer` does.
     pub(super) fn write_tar(&self, writer: impl io::Write) -> Result<()> {
         let mut builder = tar::Builder::new(writer);
-        for (path, node) in &self.0 {
+        let top = Node {
+            mode: 0o755,
+            owner: (0, 0),
+            kind: Kind::Folder,
+        };
+        let top = std::iter::once((".", &top));
+        let nodes = self.0.iter().map(|(path, node)| (path.as_str(), node));
+        for (path, node) in top.chain(nodes) {
             let mut header = tar::Header::new_gnu();
             header.set_mode(node.mode);
             header.set_uid(node.owner.0);
