@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use thiserror::Error;
 use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
@@ -25,29 +25,58 @@ pub enum ServeError {
     Request(#[source] VhostError),
 }
 
-/// Serves `device` to the front end at the other end of `socket` until it goes away.
-///
-/// # Errors
-/// The front end broke the protocol, or the process is out of descriptors.
-pub fn serve(socket: UnixStream, device: impl Device) -> Result<(), ServeError> {
-    let watched = socket.try_clone().map_err(ServeError::Wait)?;
-    let poll = Poll::new().map_err(ServeError::Wait)?;
-    poll.add(&watched, FRONTEND, Interest::Readable).map_err(ServeError::Wait)?;
-    let carrier = Arc::new(Mutex::new(Carrier::new(device, poll).map_err(ServeError::Wait)?));
-    let mut frontend = BackendReqHandler::from_stream(socket, Arc::clone(&carrier));
-    let mut news = Vec::new();
-    loop {
-        // The lock is for vhost's signature: there is one thread, and it holds the lock only here and in requests.
-        let lock = || carrier.lock().expect("no thread has panicked with the lock");
-        lock().poll().wait(&mut news).map_err(ServeError::Wait)?;
-        for &ready in &news {
-            if ready.token != FRONTEND {
-                lock().ready(ready);
-            } else if !request(&mut frontend)? {
-                return Ok(());
+/// A device and its front end, before the first request.
+pub struct Server<D: Device> {
+    carrier: Arc<Mutex<Carrier<D>>>,
+    frontend: BackendReqHandler<Mutex<Carrier<D>>>,
+    /// The front end's socket once more: the handler owns the other and does not lend it.
+    _watched: UnixStream,
+}
+
+impl<D: Device> Server<D> {
+    /// Gets everything that serving needs and that a jail forbids to get later.
+    ///
+    /// # Errors
+    /// The process is out of descriptors, or the device's own cannot be waited for.
+    pub fn new(socket: UnixStream, device: D) -> Result<Self, ServeError> {
+        let watched = socket.try_clone().map_err(ServeError::Wait)?;
+        let poll = Poll::new().map_err(ServeError::Wait)?;
+        poll.add(&watched, FRONTEND, Interest::Readable).map_err(ServeError::Wait)?;
+        let carrier = Arc::new(Mutex::new(Carrier::new(device, poll).map_err(ServeError::Wait)?));
+        let frontend = BackendReqHandler::from_stream(socket, Arc::clone(&carrier));
+        Ok(Self { carrier, frontend, _watched: watched })
+    }
+
+    /// Serves until the front end goes away.
+    ///
+    /// # Errors
+    /// The front end broke the protocol.
+    pub fn run(mut self) -> Result<(), ServeError> {
+        let mut news = Vec::new();
+        loop {
+            self.lock().poll().wait(&mut news).map_err(ServeError::Wait)?;
+            for &ready in &news {
+                if ready.token != FRONTEND {
+                    self.lock().ready(ready);
+                } else if !request(&mut self.frontend)? {
+                    return Ok(());
+                }
             }
         }
     }
+
+    /// The lock is for vhost's signature: there is one thread, which holds it only here and in requests.
+    fn lock(&self) -> MutexGuard<'_, Carrier<D>> {
+        self.carrier.lock().expect("no thread has panicked with the lock")
+    }
+}
+
+/// Serves `device` to the front end at the other end of `socket` until it goes away.
+///
+/// # Errors
+/// As [`Server`].
+pub fn serve(socket: UnixStream, device: impl Device) -> Result<(), ServeError> {
+    Server::new(socket, device)?.run()
 }
 
 /// Handles one request; returns false when the front end has gone.

@@ -1,7 +1,7 @@
 //! The system calls that every daemon makes; each device adds its own in `devices/<kind>/src/jail.rs`.
 
 use libc::{
-    SYS_brk, SYS_clock_gettime, SYS_close, SYS_dup, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
+    SYS_brk, SYS_clock_gettime, SYS_close, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait,
     SYS_exit_group, SYS_fcntl, SYS_futex, SYS_getrandom, SYS_madvise, SYS_mmap, SYS_mprotect,
     SYS_mremap, SYS_munmap, SYS_read, SYS_recvmsg, SYS_restart_syscall, SYS_rt_sigreturn,
     SYS_sendmsg, SYS_sigaltstack, SYS_statx, SYS_write,
@@ -29,13 +29,11 @@ pub const COMMON: &[Allowed] = &[
     Allowed::call(SYS_recvmsg),
     Allowed::call(SYS_sendmsg),
     Allowed::call(SYS_write),
-    // A duplicate of the front end's socket; the length of a memory file, by descriptor.
-    Allowed::with(SYS_fcntl, 1, libc::F_DUPFD_CLOEXEC as u64),
+    // Whether a descriptor is still open, which Rust asks before it closes one; the length of a memory file.
     Allowed::with(SYS_fcntl, 1, libc::F_GETFD as u64),
     Allowed::with(SYS_statx, 2, libc::AT_EMPTY_PATH as u64),
     // Time where the vDSO has none, seeds of hash maps, the end.
     Allowed::call(SYS_clock_gettime),
-    Allowed::call(SYS_dup),
     Allowed::call(SYS_exit_group),
     Allowed::call(SYS_futex),
     Allowed::call(SYS_getrandom),

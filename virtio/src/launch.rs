@@ -11,7 +11,7 @@ use sys::inherited::{InheritError, Kind};
 use sys::jail::{Allowed, Jail, JailError, Limits, Root, Walls};
 use thiserror::Error;
 
-use crate::daemon::{ServeError, serve};
+use crate::daemon::{ServeError, Server};
 use crate::device::Device;
 
 /// How long a daemon with a listening socket waits for its engine, which is started next to it: a loaded machine
@@ -128,6 +128,7 @@ pub fn run(frontend: Frontend, policy: Policy, device: impl Device) -> Result<()
         tracing::warn!("no namespaces of its own: the kernel refused them ({refusal})");
     }
     let socket = frontend.meet()?;
+    let server = Server::new(socket, device)?;
     cell.lock(&[crate::jail::COMMON, policy.allowed])?;
-    Ok(serve(socket, device)?)
+    Ok(server.run()?)
 }

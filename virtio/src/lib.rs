@@ -16,7 +16,7 @@ mod poll;
 mod ring;
 
 pub use self::chain::{Buffers, Chain};
-pub use self::daemon::{ServeError, serve};
+pub use self::daemon::{ServeError, Server, serve};
 pub use self::device::{Device, Guest};
 pub use self::memory::{Memory, MemoryError, read_at, read_some, write_at, write_some};
 pub use self::poll::{Interest, Poll, Ready};

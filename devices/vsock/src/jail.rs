@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use libc::{
-    AF_UNIX, SYS_accept4, SYS_connect, SYS_readv, SYS_recvfrom, SYS_shutdown, SYS_socket, SYS_writev,
+    AF_UNIX, SYS_accept4, SYS_connect, SYS_readv, SYS_recvfrom, SYS_sendto, SYS_shutdown,
+    SYS_socket, SYS_writev,
 };
 use sys::jail::{Allowed, Root};
 use virtio::launch::Policy;
@@ -18,6 +19,7 @@ const ALLOWED: &[Allowed] = &[
     Allowed::call(SYS_connect),
     Allowed::call(SYS_readv),
     Allowed::call(SYS_recvfrom),
+    Allowed::call(SYS_sendto),
     Allowed::call(SYS_shutdown),
     Allowed::call(SYS_writev),
 ];
