@@ -1,0 +1,92 @@
+//! From nothing to a running container: each step is skipped when its result is already there.
+
+use wire::proto::{ContainerSource, StartContainer, StartVm};
+use wire::{ContainerName, Fault, Kind, VmName};
+
+use crate::client::Client;
+use crate::create::{self, Source};
+use crate::options::SessionOptions;
+use crate::session::{Place, Session};
+use crate::ui::{Stages, Ui};
+
+/// Whether what does not exist is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is made.
+    Create,
+    /// It is an error.
+    Refuse,
+}
+
+/// Starts the VM; a running one is success at once.
+pub(crate) async fn vm(
+    client: &Client,
+    vm: &VmName,
+    missing: Missing,
+    stages: &mut Stages<'_>,
+) -> Result<(), Fault> {
+    let start = StartVm {
+        vm: vm.to_string(),
+        create: missing == Missing::Create,
+    };
+    let report = match client.vms().start(start).await {
+        Ok(report) => stages.follow(report.into_inner()).await,
+        Err(status) => Err(status.into()),
+    };
+    match report {
+        Err(fault) => Err(client.known_vms(fault, vm).await),
+        done => done,
+    }
+}
+
+/// Starts the container in the running VM; a running one is success at once.
+pub(crate) async fn container(
+    client: &Client,
+    vm: &VmName,
+    container: &ContainerName,
+    missing: Missing,
+    stages: &mut Stages<'_>,
+) -> Result<(), Fault> {
+    match start(client, vm, container, stages).await {
+        Err(fault) if fault.kind() == Kind::NotFound && missing == Missing::Create => {
+            let base = Source::new(ContainerSource::Base, Vec::new());
+            create::container(client, vm, create::header(container, &base), base, stages).await?;
+            start(client, vm, container, stages).await
+        }
+        Err(fault) => Err(client.known_containers(fault, vm, container).await),
+        started => started,
+    }
+}
+
+/// Starts whatever `place` needs and then `command` in it.
+pub(crate) async fn session(
+    ui: &Ui,
+    client: &Client,
+    place: Place,
+    missing: Missing,
+    (options, command): (&SessionOptions, Vec<String>),
+) -> Result<Session, Fault> {
+    let mut stages = Stages::new(ui);
+    vm(client, &place.vm, missing, &mut stages).await?;
+    if let Some(name) = &place.container {
+        container(client, &place.vm, name, missing, &mut stages).await?;
+    }
+    let session = stages
+        .stage("shell", Session::open(client, &place, options, command))
+        .await?;
+    stages.finish("ready");
+    Ok(session)
+}
+
+async fn start(
+    client: &Client,
+    vm: &VmName,
+    container: &ContainerName,
+    stages: &mut Stages<'_>,
+) -> Result<(), Fault> {
+    let start = StartContainer {
+        container: container.to_string(),
+    };
+    let report = client.containers(vm).start(start).await?.into_inner();
+    stages.follow(report).await
+}

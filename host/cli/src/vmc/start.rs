@@ -1,0 +1,43 @@
+//! `vmc start`: a VM, and a shell in it.
+
+use clap::Args;
+use wire::Fault;
+
+use super::{Call, Named};
+use crate::boot::{self, Missing};
+use crate::end::End;
+use crate::options::SessionOptions;
+use crate::session::Place;
+use crate::ui::Stages;
+
+/// Start a VM and open a shell in it
+///
+/// The VM is created when it does not exist. A running VM is success at once.
+#[derive(Debug, Args)]
+pub(super) struct Start {
+    #[command(flatten)]
+    vm: Named,
+    /// Do not open a shell
+    #[arg(long)]
+    pub(super) no_shell: bool,
+}
+
+impl Start {
+    pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<End, Fault> {
+        let client = call.client().await?;
+        let vm = self.vm.name;
+        if self.no_shell {
+            let mut stages = Stages::new(call.ui);
+            boot::vm(&client, &vm, Missing::Create, &mut stages).await?;
+            stages.finish("started");
+            return Ok(End::Done);
+        }
+        let place = Place {
+            vm,
+            container: None,
+        };
+        let process = (&SessionOptions::plain(), Vec::new());
+        let session = boot::session(call.ui, &client, place, Missing::Create, process).await?;
+        Ok(End::Session(Box::new(session)))
+    }
+}
