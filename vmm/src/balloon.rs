@@ -22,10 +22,9 @@ const KIND: u16 = 5;
 const F_DEFLATE_ON_OOM: u64 = 1 << 2;
 const F_PAGE_REPORTING: u64 = 1 << 5;
 
-const INFLATE: u16 = 0;
-const DEFLATE: u16 = 1;
-/// Queues that are not offered have no number, so this one follows (virtio 1.3 §5.5.2).
-const REPORTING: u16 = 2;
+/// Inflate, deflate, reporting. Queues that are not offered have no number (virtio 1.3 §5.5.2), so reporting is the
+/// third, though statistics and hinting come before it in the standard.
+const QUEUES: usize = 3;
 const QUEUE_SIZE: u16 = 128;
 
 /// The balloon counts in pages of this size whatever the guest's are (virtio 1.3 §5.5.6).
@@ -85,7 +84,7 @@ impl VirtioDevice for Balloon {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![QUEUE_SIZE; 3]
+        vec![QUEUE_SIZE; QUEUES]
     }
 
     fn features(&self) -> u64 {
@@ -109,7 +108,7 @@ impl VirtioDevice for Balloon {
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let Activation { features, memory, queues } = activation;
-        let mut mine = [None, None, None];
+        let mut mine = [const { None }; QUEUES];
         for ready in queues {
             if let Some(slot) = mine.get_mut(usize::from(ready.index)) {
                 *slot = Some(LocalQueue::new(ready, features, &memory)?);

@@ -9,9 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use device_net::Net;
 use device_rng::Rng;
 use device_vsock::Vsock;
-use spec::device::{DeviceMessage, DeviceSpec};
+use spec::device::{DeviceMessage, DeviceSpec, NetBackend};
 use spec::fd::InheritedFd;
 use sys::inherited::Kind;
 use virtio::launch::{self, Frontend, LaunchError};
@@ -69,6 +70,13 @@ fn start(message: DeviceMessage) -> Result<(), LaunchError> {
             let device = device.map_err(|error| LaunchError::Device(error.into()))?;
             launch::run(frontend, device_vsock::policy(directory), device)
         }
-        DeviceSpec::Block(_) | DeviceSpec::Net(_) => Err(LaunchError::Nobody),
+        DeviceSpec::Net(net) => {
+            let NetBackend::Stream(socket) = net.backend;
+            let socket = launch::take(socket, Kind::Connected)?;
+            let device = Net::new(socket.into(), net.mac.0, net.mtu);
+            let device = device.map_err(|error| LaunchError::Device(error.into()))?;
+            launch::run(frontend, device_net::policy(), device)
+        }
+        DeviceSpec::Block(_) => Err(LaunchError::Nobody),
     }
 }

@@ -1,10 +1,12 @@
 //! One connection to one daemon: the vhost-user requests in their order, on the engine's side.
 
 use std::fs::File;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use vhost::vhost_user::message::{
@@ -69,8 +71,6 @@ impl Session {
         queues: usize,
     ) -> Result<Self, AttachError> {
         let socket_error = |source| AttachError::Socket { device: device.to_owned(), source };
-        socket.set_read_timeout(Some(PATIENCE)).map_err(socket_error)?;
-        socket.set_write_timeout(Some(PATIENCE)).map_err(socket_error)?;
         let watched = socket.try_clone().map_err(socket_error)?;
         let front = Frontend::from_stream(socket, queues as u64);
         let mut session = Self {
@@ -88,6 +88,7 @@ impl Session {
     }
 
     fn greet(&mut self, queues: usize) -> Result<(), AttachError> {
+        let _deadline = Deadline::of(&self.socket);
         let ask = asking(&self.device);
         self.features = self.front.get_features().map_err(ask("tell its features"))?;
         self.front.set_owner().map_err(ask("accept its owner"))?;
@@ -134,6 +135,7 @@ impl Session {
     pub(super) fn read_config(&mut self, shape: &Shape) -> Result<Vec<u8>, AttachError> {
         let mut config = vec![0; usize::try_from(shape.config_bytes).expect("a few bytes")];
         if shape.config_is_daemons && self.has(VhostUserProtocolFeatures::CONFIG) {
+            let _deadline = Deadline::of(&self.socket);
             let flags = VhostUserConfigFlags::WRITABLE;
             let answer = self.front.get_config(0, shape.config_bytes, flags, &config);
             let (_, payload) = answer.map_err(asking(&self.device)("tell its configuration"))?;
@@ -145,6 +147,7 @@ impl Session {
 
     /// Passes the guest's write to configuration on.
     pub(super) fn write_config(&mut self, offset: usize, data: &[u8]) -> Result<(), AttachError> {
+        let _deadline = Deadline::of(&self.socket);
         let offset = u32::try_from(offset).expect("configuration is a few bytes");
         let written = self.front.set_config(offset, VhostUserConfigFlags::WRITABLE, data);
         written.map_err(asking(&self.device)("take configuration"))
@@ -156,6 +159,7 @@ impl Session {
         activation: &Activation,
         shape: &Shape,
     ) -> Result<(), AttachError> {
+        let _deadline = Deadline::of(&self.socket);
         let ask = asking(&self.device);
         let features = shape.ask(activation.features) | (self.features & PROTOCOL);
         self.front.set_features(features).map_err(ask("accept features"))?;
@@ -197,6 +201,7 @@ impl Session {
 
     /// Stops the daemon's work. Returns where each queue stood; a daemon that is gone stands at what it used.
     pub(super) fn stop(&mut self, activation: &Activation, shape: &Shape) -> Vec<(u16, u16)> {
+        let _deadline = Deadline::of(&self.socket);
         let mut stood = Vec::new();
         for queue in served(activation, shape) {
             let index = usize::from(queue.index);
@@ -274,6 +279,28 @@ impl Session {
 pub(super) fn used_index(memory: &Memory, queue: &ReadyQueue) -> u16 {
     let index = GuestAddress(queue.used.saturating_add(2));
     memory.guest().read_obj::<u16>(index).map_or(queue.next, u16::from_le)
+}
+
+/// Closes a connection whose other end does not answer in time, which ends every wait on it.
+///
+/// The vhost crate waits for an answer for ever, socket timeouts or not, so somebody else must hold the clock.
+struct Deadline {
+    _kept: Sender<()>,
+}
+
+impl Deadline {
+    /// Starts the clock; it stops when the deadline is dropped. Without a thread for it there is no deadline.
+    fn of(socket: &UnixStream) -> Option<Self> {
+        let socket = socket.try_clone().ok()?;
+        let (kept, dropped) = channel::<()>();
+        let clock = std::thread::Builder::new().name("deadline".to_owned());
+        let watch = move || {
+            if dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _closed_already = socket.shutdown(Shutdown::Both);
+            }
+        };
+        clock.spawn(watch).ok().map(|_| Self { _kept: kept })
+    }
 }
 
 /// A descriptor number for an interface that takes nothing better.
