@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::progress::line;
 use crate::{build, command, image};
@@ -57,6 +57,16 @@ impl Prefix {
         })
     }
 
+    /// Returns the same folders below `stage`, as an archive has them that is unpacked below `~/.local`.
+    pub(crate) fn staged(stage: &Path) -> Self {
+        let data = stage.join("share");
+        Self {
+            root: stage.to_owned(),
+            config: data.clone(),
+            data,
+        }
+    }
+
     /// Returns the folder of the names that people type.
     pub(crate) fn names(&self) -> PathBuf {
         self.root.join("bin")
@@ -87,7 +97,10 @@ pub(crate) fn install(prefix: &Prefix, built: &Path) -> Result<()> {
         place(&built.join(program), &programs.join(program))?;
     }
     for name in ["testudo"].iter().chain(build::NAMES) {
-        link(&programs.join("testudo"), &prefix.names().join(name))?;
+        link(
+            Path::new("../lib/testudo/testudo"),
+            &prefix.names().join(name),
+        )?;
     }
     install_pages(prefix, &programs.join("testudo"))?;
     install_units(prefix)?;
@@ -121,17 +134,13 @@ fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
 
 fn install_units(prefix: &Prefix) -> Result<()> {
     let units = prefix.config.join("systemd/user");
-    let concierge = prefix.programs().join("concierge");
-    let Some(concierge) = concierge.to_str() else {
-        bail!("{} is not text", concierge.display())
-    };
     write(
         &units.join(SOCKET_UNIT),
         include_str!("install/testudo-concierge.socket"),
     )?;
     write(
         &units.join(SERVICE_UNIT),
-        &include_str!("install/testudo-concierge.service").replace("@CONCIERGE@", concierge),
+        include_str!("install/testudo-concierge.service"),
     )
 }
 

@@ -8,10 +8,12 @@ mod build;
 mod check;
 mod command;
 mod e2e;
+mod fuzz;
 mod image;
 mod install;
 mod packages;
 mod progress;
+mod release;
 mod test;
 mod tester;
 mod up;
@@ -41,6 +43,9 @@ enum Chore {
     E2e(e2e::Arguments),
     Bench(bench::Arguments),
     Image(image::Arguments),
+    Fuzz(fuzz::Arguments),
+    /// Pack what an installation consists of into one archive
+    Release,
     /// Install programs, image, manual pages, completion and user units below ~/.local
     Install,
 }
@@ -54,6 +59,8 @@ impl Chore {
             Self::E2e(arguments) => e2e::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),
             Self::Image(arguments) => image::run(&arguments),
+            Self::Fuzz(arguments) => fuzz::run(&arguments),
+            Self::Release => release::run(),
             Self::Install => install::run(),
         }
     }

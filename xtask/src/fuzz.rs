@@ -1,0 +1,136 @@
+//! `cargo xtask fuzz [TARGET] [MINUTES]`: feeds a parser of foreign bytes with what libFuzzer thinks of.
+//!
+//! The stable compiler can instrument, so neither a nightly toolchain nor cargo-fuzz is needed; address checks would need
+//! one, and the parsers are safe Rust.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::build::cargo;
+use crate::progress::line;
+use crate::workspace::{TRIPLE, root, target};
+
+/// What libFuzzer needs to see where its inputs lead, with every check that a debug build has.
+const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=on -Coverflow-checks=on --cfg fuzzing";
+
+/// Of each target, in CI.
+const SHORT_SECONDS: f64 = 10.0;
+
+/// Feed a parser of foreign bytes (fuzz/), or all of them one after the other.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The target [default: all]
+    target: Option<String>,
+    /// How long each
+    #[arg(default_value_t = 1.0)]
+    minutes: f64,
+}
+
+/// Feeds the target or all of them.
+///
+/// # Errors
+/// When they do not build or there is no such target; a crash is in the exit code.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let targets = targets()?;
+    let chosen = match &arguments.target {
+        None => targets,
+        Some(target) if targets.contains(target) => vec![target.clone()],
+        Some(target) => bail!(
+            "there is no target {target}; there are {}",
+            targets.join(", ")
+        ),
+    };
+    feed(&chosen, arguments.minutes * 60.0)
+}
+
+/// Feeds every target for a short while.
+///
+/// # Errors
+/// When they do not build; a crash is in the exit code.
+pub(crate) fn short() -> Result<ExitCode> {
+    feed(&targets()?, SHORT_SECONDS)
+}
+
+fn feed(targets: &[String], seconds: f64) -> Result<ExitCode> {
+    let programs = build(targets)?;
+    let mut crashed = Vec::new();
+    for target in targets {
+        line(&format!("fuzz: {target} for {seconds:.0} s"));
+        let corpus = folder("corpus", target)?;
+        let findings = folder("findings", target)?;
+        let status = Command::new(programs.join(target))
+            .arg(format!("-max_total_time={seconds:.0}"))
+            .arg(format!("-artifact_prefix={}/", findings.display()))
+            .args([
+                "-print_final_stats=1",
+                "-verbosity=0",
+                "-timeout=10",
+                "-rss_limit_mb=1024",
+            ])
+            .arg(corpus)
+            .status()
+            .with_context(|| format!("cannot start the target {target}"))?;
+        if !status.success() {
+            line(&format!(
+                "fuzz: {target} failed; the input is in {}",
+                findings.display()
+            ));
+            crashed.push(target.as_str());
+        }
+    }
+    Ok(if crashed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn build(targets: &[String]) -> Result<PathBuf> {
+    line("fuzz: building the targets");
+    let folder = target()?.join("fuzz");
+    let mut cargo = cargo("build");
+    cargo
+        .current_dir(root().join("fuzz"))
+        .args(["--release", "--quiet"]);
+    cargo
+        .env("RUSTFLAGS", FLAGS)
+        .env("CARGO_TARGET_DIR", &folder);
+    for target in targets {
+        cargo.args(["--bin", target]);
+    }
+    if !cargo.status().context("cannot start cargo")?.success() {
+        bail!("the targets do not build");
+    }
+    Ok(folder.join(TRIPLE).join("release"))
+}
+
+/// Returns the targets that fuzz/Cargo.toml names.
+fn targets() -> Result<Vec<String>> {
+    let mut cargo = cargo("metadata");
+    cargo
+        .current_dir(root().join("fuzz"))
+        .args(["--no-deps", "--format-version=1"]);
+    let output = crate::command::output(&mut cargo)?;
+    let metadata: Value =
+        serde_json::from_str(&output).context("cannot read the fuzz workspace")?;
+    let listed = metadata["packages"][0]["targets"]
+        .as_array()
+        .context("fuzz/ has no targets")?;
+    Ok(listed
+        .iter()
+        .filter_map(|target| target["name"].as_str().map(str::to_owned))
+        .collect())
+}
+
+/// Returns the folder in which `target` keeps its `what` between runs, outside the checkout's tracked files.
+fn folder(what: &str, target_name: &str) -> Result<PathBuf> {
+    let folder = target()?.join("fuzz").join(what).join(target_name);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
