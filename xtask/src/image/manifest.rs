@@ -21,10 +21,12 @@ const FORMAT: u32 = 1;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
     format: u32,
-    /// Hash over every input; equal keys are equal images.
-    pub(super) key: String,
+    /// Hash over every input; equal builds are equal images.
+    pub(super) build: String,
     suite: String,
-    inputs: Inputs,
+    /// Images that a guest may fetch when it needs them, by the name it asks for.
+    extras: BTreeMap<String, Extra>,
+    pub(super) inputs: Inputs,
     /// The files of the image's folder by name.
     outputs: BTreeMap<String, Output>,
 }
@@ -41,22 +43,27 @@ pub(super) struct Inputs {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Extra {
+    file: String,
+    sha256: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Output {
     sha256: String,
     bytes: u64,
 }
 
 impl Manifest {
-    /// Describes the `outputs` in `folder`.
+    /// Describes the `outputs` in `folder`; `extras` are names of guests' requests and their outputs.
     ///
     /// # Errors
-    /// When one cannot be read.
-    pub(super) fn of(folder: &Path, outputs: &[&str], key: String, inputs: Inputs) -> Result<Self> {
+    /// When an output cannot be read.
+    pub(super) fn of(folder: &Path, outputs: &[&str], extras: &[(&str, &str)]) -> Result<Self> {
         let describe = |name: &&str| -> Result<(String, Output)> {
             let path = folder.join(name);
-            let bytes = fs::metadata(&path)
-                .with_context(|| format!("no {}", path.display()))?
-                .len();
+            let context = || format!("cannot look at {}", path.display());
+            let bytes = fs::metadata(&path).with_context(context)?.len();
             Ok((
                 (*name).to_owned(),
                 Output {
@@ -65,12 +72,27 @@ impl Manifest {
                 },
             ))
         };
+        let outputs = outputs
+            .iter()
+            .map(describe)
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let extra = |(name, file): &(&str, &str)| -> Result<(String, Extra)> {
+            let output = outputs
+                .get(*file)
+                .with_context(|| format!("{file} is no output"))?;
+            let extra = Extra {
+                file: (*file).to_owned(),
+                sha256: output.sha256.clone(),
+            };
+            Ok(((*name).to_owned(), extra))
+        };
         Ok(Self {
             format: FORMAT,
-            key,
+            build: String::new(),
             suite: super::sources::SUITE.to_owned(),
-            inputs,
-            outputs: outputs.iter().map(describe).collect::<Result<_>>()?,
+            extras: extras.iter().map(extra).collect::<Result<_>>()?,
+            inputs: Inputs::default(),
+            outputs,
         })
     }
 
@@ -111,6 +133,18 @@ mod tests {
         .unwrap();
         manifest.write(folder.path()).unwrap();
         (folder, manifest)
+    }
+
+    #[test]
+    fn extras_name_their_file_and_hash() {
+        let (folder, _) = written();
+        let text = fs::read(folder.path().join(NAME)).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(json["extras"]["more"]["file"], "vmlinux");
+        assert_eq!(
+            json["extras"]["more"]["sha256"],
+            json["outputs"]["vmlinux"]["sha256"]
+        );
     }
 
     #[test]

@@ -30,6 +30,9 @@ const OUTPUTS: [(&str, &str); 4] = [
     ("incus.erofs", "extras"),
 ];
 
+/// What a guest asks for when it wants one of them.
+const EXTRAS: [(&str, &str); 1] = [("incus", "incus.erofs")];
+
 /// What one image is made of.
 pub(super) struct Plan<'a> {
     pub(super) places: &'a Places,
@@ -89,7 +92,7 @@ impl Plan<'_> {
             .map(|(name, key)| (*name, key.as_bytes()))
             .collect();
         let whole = Key::of(&parts).to_string();
-        if Manifest::read(&self.places.output).is_some_and(|manifest| manifest.key == whole) {
+        if Manifest::read(&self.places.output).is_some_and(|manifest| manifest.build == whole) {
             return Ok(());
         }
         let results = self.make(&store, &apt, &inventory)?;
@@ -98,7 +101,10 @@ impl Plan<'_> {
             files: self.hashes(&inventory.files)?,
             packages: inventory.lock.sets().clone(),
         };
-        install(&results, &self.places.output, whole, inputs)?;
+        install(&results, &self.places.output, |manifest| {
+            manifest.build = whole;
+            manifest.inputs = inputs;
+        })?;
         apt.forget_all_but(&inventory.lock.sets().values().flatten().collect::<Vec<_>>())
     }
 
@@ -353,7 +359,7 @@ fn overlay_bytes(sources: &Sources) -> Result<Vec<u8>> {
 
 /// Makes the image's folder out of the steps' results and puts it in place of an older one at once.
 /// The files are links to the cache's where both are on one file system.
-fn install(results: &Results, output: &Path, key: String, inputs: Inputs) -> Result<()> {
+fn install(results: &Results, output: &Path, describe: impl FnOnce(&mut Manifest)) -> Result<()> {
     let parent = output.parent().context("the output folder has no parent")?;
     let fresh = parent.join(format!(".image-{}", std::process::id()));
     fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
@@ -364,7 +370,9 @@ fn install(results: &Results, output: &Path, key: String, inputs: Inputs) -> Res
         }
     }
     let names = OUTPUTS.map(|(name, _)| name);
-    Manifest::of(&fresh, &names, key, inputs)?.write(&fresh)?;
+    let mut manifest = Manifest::of(&fresh, &names, &EXTRAS)?;
+    describe(&mut manifest);
+    manifest.write(&fresh)?;
     let context = || format!("cannot install into {}", output.display());
     if output.exists() {
         renameat_with(CWD, &fresh, CWD, output, RenameFlags::EXCHANGE).with_context(context)?;

@@ -31,15 +31,19 @@ const MOUNT_POINTS: [&str; 9] = [
     "var",
 ];
 
-/// Links that the root needs though no package has them.
-const LINKS: [(&str, &str); 4] = [
+/// Links that the root needs though no package has them. maitred answers to `incus` and `lxc` too: it
+/// brings the extras image when someone first types them.
+const LINKS: [(&str, &str); 7] = [
     ("etc/mtab", "/proc/self/mounts"),
     ("etc/os-release", "../usr/lib/os-release"),
-    ("etc/resolv.conf", "/run/resolv.conf"),
+    ("etc/resolv.conf", "/run/testudo/resolv.conf"),
+    ("usr/bin/incus", "../sbin/maitred"),
+    ("usr/bin/lxc", "../sbin/maitred"),
     ("usr/bin/sh", "bash"),
+    ("usr/sbin/init", "maitred"),
 ];
 
-/// Where maitred and the link that the kernel follows to it lie.
+/// Where maitred lies.
 const MAITRED: &str = "usr/sbin/maitred";
 
 /// How the root is packed: not at all. Unpacking costs an emulated machine more time than reading
@@ -123,7 +127,7 @@ fn applets(tree: &Tree, work: &Work<'_>) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Adds maitred as /sbin/init and the static guest tools.
+/// Adds maitred and the static guest tools.
 ///
 /// # Errors
 /// When one cannot be read.
@@ -131,7 +135,6 @@ pub(super) fn add_programs(tree: &mut Tree, maitred: &Path, tools: &[PathBuf]) -
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     tree.put(MAITRED, 0o755, Kind::File(read(maitred)?));
-    tree.put("usr/sbin/init", 0o777, Kind::Link("maitred".to_owned()));
     for tool in tools {
         let name = tool
             .file_name()
