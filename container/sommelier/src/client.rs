@@ -23,6 +23,7 @@ use crate::link::Address;
 use crate::shm::Pools;
 use crate::stats::{Registry, Stats};
 use crate::surface::Surfaces;
+use crate::xwm::bridge::Bridge;
 
 /// What every client's thread needs.
 #[derive(Debug)]
@@ -68,13 +69,14 @@ impl Connection {
         Ok(Self { state, channel, server })
     }
 
-    /// Returns what the handlers of this connection share.
+    /// Returns what the handlers of this connection share; `bridge` leads to the window manager if
+    /// the client is Xwayland.
     #[must_use]
-    pub fn context(&self, stats: Stats) -> Context {
+    pub fn context(&self, stats: Stats, bridge: Option<Rc<Bridge>>) -> Context {
         let channel = self.channel.clone();
         let pools = Pools::new(channel.clone());
-        let surfaces = Surfaces::new(channel.clone(), stats);
-        Context { channel, pools, surfaces }
+        let surfaces = Surfaces::new(channel.clone(), stats, bridge.clone());
+        Context { channel, pools, surfaces, bridge }
     }
 }
 
@@ -86,7 +88,7 @@ pub fn serve(shop: &Arc<Shop>, socket: OwnedFd) -> anyhow::Result<()> {
     let (pid, name) = peer(&socket);
     let connection = Connection::open(shop, &name)?;
     let stats = shop.clients.add(pid, name);
-    let context = connection.context(stats.clone());
+    let context = connection.context(stats.clone(), None);
     let sockets = (&Rc::new(socket), &connection.server);
     let channel = connection.channel.clone();
     let session = Session::new(connection.state, sockets, channel, Side::Guest)?;

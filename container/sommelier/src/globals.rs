@@ -22,6 +22,7 @@ use wl_proxy::protocols::wayland::wl_registry::{WlRegistry, WlRegistryHandler};
 use wl_proxy::protocols::wayland::wl_seat::WlSeat;
 use wl_proxy::protocols::wayland::wl_shm::WlShm;
 use wl_proxy::protocols::wayland::wl_surface::WlSurface;
+use wl_proxy::protocols::xwayland_shell_v1::xwayland_shell_v1::XwaylandShellV1;
 use wl_proxy::protocols::wp_primary_selection_unstable_v1::zwp_primary_selection_device_manager_v1::{
     ZwpPrimarySelectionDeviceManagerV1, ZwpPrimarySelectionDeviceManagerV1Handler,
 };
@@ -34,6 +35,7 @@ use wl_proxy::protocols::wp_primary_selection_unstable_v1::zwp_primary_selection
 
 use crate::presentation::PresentationHandler;
 use crate::shm::{Pools, ShmHandler};
+use crate::xwm::bridge::{Bridge, InputWatch, ShellHandler};
 use crate::surface::{CompositorHandler, Surfaces, with_surface};
 
 /// What the handlers of one client share.
@@ -45,6 +47,8 @@ pub struct Context {
     pub pools: Rc<Pools>,
     /// The client's surfaces.
     pub surfaces: Rc<Surfaces>,
+    /// The window manager to tell, if the client is Xwayland.
+    pub bridge: Option<Rc<Bridge>>,
 }
 
 impl Context {
@@ -73,6 +77,16 @@ impl Context {
                 let handler = DataManager(self.channel.clone());
                 object.downcast::<ZwpPrimarySelectionDeviceManagerV1>().set_handler(handler);
             }
+            ObjectInterface::WlSeat => {
+                if let Some(bridge) = &self.bridge {
+                    object.downcast::<WlSeat>().set_handler(InputWatch(bridge.clone()));
+                }
+            }
+            ObjectInterface::XwaylandShellV1 => {
+                if let Some(bridge) = &self.bridge {
+                    object.downcast::<XwaylandShellV1>().set_handler(ShellHandler(bridge.clone()));
+                }
+            }
             _ => {}
         }
     }
@@ -84,8 +98,11 @@ pub struct DisplayHandler(pub Context);
 impl WlDisplayHandler for DisplayHandler {
     fn handle_get_registry(&mut self, slf: &Rc<WlDisplay>, registry: &Rc<WlRegistry>) {
         slf.send_get_registry(registry);
-        let handler = RegistryHandler { context: self.0.clone(), mapper: GlobalMapper::default() };
-        registry.set_handler(handler);
+        let mut mapper = GlobalMapper::default();
+        if self.0.bridge.is_some() {
+            mapper.add_synthetic_global(registry, ObjectInterface::XwaylandShellV1, 1);
+        }
+        registry.set_handler(RegistryHandler { context: self.0.clone(), mapper });
     }
 }
 

@@ -10,6 +10,8 @@ mod presentation;
 mod shm;
 mod stats;
 mod surface;
+mod xwayland;
+mod xwm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ use wayland::codec::Codec;
 use crate::client::Shop;
 use crate::link::Address;
 use crate::stats::Registry;
+use crate::xwayland::Display;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Shows the windows of this container on the host")]
@@ -32,6 +35,14 @@ struct Arguments {
     /// The socket to listen on if systemd has passed none; a name is taken in the runtime directory.
     #[arg(long, default_value = "wayland-0")]
     socket: PathBuf,
+
+    /// The number of the X display to serve if systemd has passed no socket for one.
+    #[arg(long, default_value_t = 0)]
+    display: u32,
+
+    /// The X server to start when the first X program connects.
+    #[arg(long, default_value = "Xwayland")]
+    xwayland: String,
 
     /// Packs pixels with LZ4, for hosts that are not this machine.
     #[arg(long)]
@@ -55,7 +66,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let host: Address = arguments.host.parse()?;
     let codec = if arguments.compress { Codec::Lz4 } else { Codec::None };
     let shop = Arc::new(Shop { host, codec, clients: Registry::default() });
-    let listener = listen::wayland(&arguments.socket)?;
+    let (listener, sockets) = listen::sockets(&arguments.socket, arguments.display)?;
+    let program = arguments.xwayland.clone();
+    let display = Display { number: arguments.display, sockets, program };
+    let x_shop = shop.clone();
+    std::thread::Builder::new().name("x".into()).spawn(move || {
+        if let Err(error) = xwayland::serve(&x_shop, &display) {
+            tracing::error!("{error:#}");
+        }
+    })?;
     loop {
         let (socket, _) = listener.accept()?;
         let shop = shop.clone();

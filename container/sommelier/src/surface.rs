@@ -16,6 +16,7 @@ use wl_proxy::protocols::wayland::wl_surface::{WlSurface, WlSurfaceHandler};
 use crate::damage::{Damage, History, Rect};
 use crate::shm::with_buffer;
 use crate::stats::Stats;
+use crate::xwm::bridge::Bridge;
 
 /// Commits with pixels that may be under way before clients are told to wait: one being shown,
 /// one on the link. More only adds delay.
@@ -29,13 +30,15 @@ pub struct Surfaces {
     channel: Shared,
     stats: Stats,
     held: RefCell<VecDeque<(Rc<WlCallback>, u32)>>,
+    /// The window manager to tell, if these are Xwayland's surfaces.
+    bridge: Option<Rc<Bridge>>,
 }
 
 impl Surfaces {
     /// Returns the surfaces of a client on `channel`.
     #[must_use]
-    pub fn new(channel: Shared, stats: Stats) -> Rc<Self> {
-        Rc::new(Self { channel, stats, held: RefCell::default() })
+    pub fn new(channel: Shared, stats: Stats, bridge: Option<Rc<Bridge>>) -> Rc<Self> {
+        Rc::new(Self { channel, stats, held: RefCell::default(), bridge })
     }
 
     /// Lets frame callbacks go once the host has caught up.
@@ -58,7 +61,12 @@ pub struct CompositorHandler(pub Rc<Surfaces>);
 impl WlCompositorHandler for CompositorHandler {
     fn handle_create_surface(&mut self, slf: &Rc<WlCompositor>, id: &Rc<WlSurface>) {
         slf.send_create_surface(id);
-        id.set_handler(Surface::new(self.0.clone()));
+        let mut surface = Surface::new(self.0.clone());
+        if let Some(bridge) = &self.0.bridge {
+            bridge.add_surface(id);
+            surface.hold_back();
+        }
+        id.set_handler(surface);
     }
 }
 
@@ -75,6 +83,15 @@ pub struct Surface {
     /// The surface has a viewport, so its own units are not buffer pixels.
     viewport: bool,
     history: History,
+    gate: Gate,
+}
+
+/// Whether what the client draws goes on to the host. X windows are drawn before the compositor has
+/// given them a size, which Wayland does not allow; so they are kept back until it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Shut { committed: bool },
 }
 
 impl Surface {
@@ -89,7 +106,34 @@ impl Surface {
             turned: false,
             viewport: false,
             history: History::default(),
+            gate: Gate::Open,
         }
+    }
+
+    /// Keeps what the client draws back until [`Surface::open`].
+    pub fn hold_back(&mut self) {
+        self.gate = Gate::Shut { committed: false };
+    }
+
+    /// Lets what the client draws through, from its last picture on.
+    pub fn open(&mut self, surface: &Rc<WlSurface>) {
+        if let Gate::Shut { committed } = std::mem::replace(&mut self.gate, Gate::Open)
+            && committed
+        {
+            if let Some(buffer) = &self.attached {
+                surface.send_attach(Some(buffer), 0, 0);
+            }
+            self.commit(surface);
+        }
+    }
+
+    fn commit(&mut self, surface: &Rc<WlSurface>) {
+        if self.shared.channel.borrow().status().copies {
+            self.send_pixels(surface);
+        } else if self.attached.take().is_some() {
+            self.shared.stats.commit(surface.unique_id(), 0);
+        }
+        surface.send_commit();
     }
 
     /// Notes that the surface has got, or lost, a viewport.
@@ -137,7 +181,9 @@ impl WlSurfaceHandler for Surface {
         y: i32,
     ) {
         self.attached = buffer.cloned();
-        slf.send_attach(buffer, x, y);
+        if self.gate == Gate::Open {
+            slf.send_attach(buffer, x, y);
+        }
     }
 
     fn handle_damage(&mut self, slf: &Rc<WlSurface>, x: i32, y: i32, width: i32, height: i32) {
@@ -171,12 +217,10 @@ impl WlSurfaceHandler for Surface {
     }
 
     fn handle_commit(&mut self, slf: &Rc<WlSurface>) {
-        if self.shared.channel.borrow().status().copies {
-            self.send_pixels(slf);
-        } else if self.attached.take().is_some() {
-            self.shared.stats.commit(slf.unique_id(), 0);
+        match &mut self.gate {
+            Gate::Open => self.commit(slf),
+            Gate::Shut { committed } => *committed = true,
         }
-        slf.send_commit();
     }
 
     fn handle_frame(&mut self, slf: &Rc<WlSurface>, callback: &Rc<WlCallback>) {
@@ -185,6 +229,9 @@ impl WlSurfaceHandler for Surface {
     }
 
     fn handle_destroy(&mut self, slf: &Rc<WlSurface>) {
+        if let Some(bridge) = &self.shared.bridge {
+            bridge.surface_gone(slf);
+        }
         self.shared.stats.forget(slf.unique_id());
         slf.send_destroy();
     }
