@@ -1,0 +1,172 @@
+//! The programs that can run a virtual machine, behind one seam, and the choice between them. Host side.
+//!
+//! Above the seam there is one [`spec::vm::VmSpec`]; below it, each engine turns that into its own invocation.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use link::config::EngineChoice;
+use spec::vm::{Function, VmSpec};
+use tokio::net::UnixStream;
+use wire::{Fault, Kind};
+
+use crate::log::Log;
+
+pub(crate) mod qemu;
+mod qmp;
+
+/// One program that runs virtual machines.
+pub(crate) trait Engine: fmt::Debug + Send + Sync {
+    /// Returns its name as users see it.
+    fn name(&self) -> &'static str;
+
+    /// Makes the two ends of a device's vhost-user socket. `path` is free and in a folder of this VM's own, for
+    /// an engine that needs one.
+    ///
+    /// # Errors
+    /// When sockets cannot be made.
+    fn plug(&self, function: &Function, path: &Path) -> io::Result<Plug>;
+
+    /// Returns how the program is started for `spec`.
+    ///
+    /// # Errors
+    /// When the specification cannot be handed over.
+    fn invocation(&self, spec: &VmSpec) -> io::Result<Invocation>;
+
+    /// Takes the other end of [`VmSpec::control`].
+    fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control>;
+}
+
+/// What a running engine can be asked.
+pub(crate) trait Control: fmt::Debug + Send {
+    /// Presses the power button; a guest without one does not notice.
+    fn power_button(&self);
+}
+
+/// The two ends of a device's vhost-user socket.
+#[derive(Debug)]
+pub(crate) struct Plug {
+    /// For [`spec::vm::Device::socket`].
+    pub(crate) engine: OwnedFd,
+    /// For the daemon.
+    pub(crate) daemon: OwnedFd,
+    /// The daemon's end listens; otherwise it is connected.
+    pub(crate) listening: bool,
+}
+
+/// A program with its arguments.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    /// The executable.
+    pub(crate) program: PathBuf,
+    /// What follows it.
+    pub(crate) arguments: Vec<String>,
+    /// Descriptors it needs beside those in the specification.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// The engine for new starts and why it is that one.
+#[derive(Debug, Clone)]
+pub(crate) struct Chosen {
+    /// The engine.
+    pub(crate) engine: Arc<dyn Engine>,
+    /// In words, for the user.
+    pub(crate) reason: String,
+}
+
+/// What this machine offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hardware {
+    /// `/dev/kvm` opens and the processor virtualises.
+    Usable,
+    /// `/dev/kvm` opens, but what answers is software that cannot boot Linux.
+    Software,
+    /// `/dev/kvm` is there and may not be opened.
+    Denied,
+    /// There is no `/dev/kvm`.
+    None,
+}
+
+impl Hardware {
+    fn of_machine() -> Self {
+        match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+            Ok(_) if virtualises(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) => {
+                Self::Usable
+            }
+            Ok(_) => Self::Software,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Self::Denied,
+            Err(_) => Self::None,
+        }
+    }
+}
+
+/// Returns the engine for this machine and the user's choice.
+///
+/// # Errors
+/// When the chosen one is not installed.
+pub(crate) fn choose(choice: EngineChoice) -> Result<Chosen, Fault> {
+    let hardware = Hardware::of_machine();
+    let engine = match choice {
+        EngineChoice::Crosvm => {
+            return Err(Fault::new(
+                Kind::Invalid,
+                "E-ENGINE",
+                "this version cannot run VMs with crosvm",
+            )
+            .hint("set engine = \"auto\" in config.toml"));
+        }
+        EngineChoice::Auto | EngineChoice::Qemu => qemu::Qemu::find()?,
+    };
+    Ok(Chosen {
+        engine: Arc::new(engine),
+        reason: reason(choice, hardware).to_owned(),
+    })
+}
+
+fn reason(choice: EngineChoice, hardware: Hardware) -> &'static str {
+    if choice == EngineChoice::Qemu {
+        return "chosen in config.toml";
+    }
+    match hardware {
+        Hardware::Usable => "QEMU emulates the processor: this version has no other engine",
+        Hardware::Software => {
+            "QEMU emulates the processor: /dev/kvm is there, but the processor has neither vmx nor svm"
+        }
+        Hardware::Denied => "QEMU emulates the processor: this user may not open /dev/kvm",
+        Hardware::None => "QEMU emulates the processor: there is no /dev/kvm",
+    }
+}
+
+/// Returns whether the processor described by `cpuinfo` has hardware virtualisation.
+fn virtualises(cpuinfo: &str) -> bool {
+    cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .any(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_flags_count() {
+        assert!(virtualises("model name : svm\nflags\t\t: fpu svm sse\n"));
+        assert!(virtualises("flags : vmx\n"));
+        assert!(!virtualises("flags : fpu svm_lock vmxnet\nbugs : vmx\n"));
+    }
+
+    #[test]
+    fn an_engine_that_is_not_there_is_refused_with_a_way_out() {
+        let fault = choose(EngineChoice::Crosvm).unwrap_err();
+        assert_eq!(fault.parts().code, "E-ENGINE");
+        assert!(!fault.parts().hint.is_empty());
+    }
+}

@@ -1,0 +1,208 @@
+//! The `Vms` service, on the host.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use wire::proto::import_vm::Part;
+use wire::proto::{
+    Chunk, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm, SetVmReply, StartVm,
+    StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath, vms_server,
+};
+use wire::{Bytes, Fault, Kind, Mib};
+
+use super::{Replies, logs, name, stream};
+use crate::vm::{self, PATIENCE, Vms, Wishes, report};
+
+/// Messages of an export or import that wait for the slower side: at 1 MiB each, what a VM may cost meanwhile.
+const CHUNKS: usize = 4;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service(pub(crate) Vms);
+
+#[tonic::async_trait]
+impl vms_server::Vms for Service {
+    type CreateStream = Replies<Progress>;
+    type StartStream = Replies<Progress>;
+    type StopStream = Replies<Progress>;
+    type ResizeStream = Replies<Progress>;
+    type ExportStream = Replies<Chunk>;
+    type ImportStream = Replies<Progress>;
+    type LogsStream = Replies<Chunk>;
+
+    async fn create(
+        &self,
+        request: Request<CreateVm>,
+    ) -> Result<Response<Self::CreateStream>, Status> {
+        let asked = request.into_inner();
+        let wishes = Wishes {
+            cpus: (asked.cpus != 0).then_some(asked.cpus),
+            memory: (asked.memory_mib != 0).then_some(Mib(asked.memory_mib)),
+            disk: (asked.disk_bytes != 0).then_some(Bytes(asked.disk_bytes)),
+        };
+        Ok(stream(
+            self.0.ask(&name(&asked.vm)?, vm::Request::Create(wishes)),
+        ))
+    }
+
+    async fn start(
+        &self,
+        request: Request<StartVm>,
+    ) -> Result<Response<Self::StartStream>, Status> {
+        let StartVm { vm, create } = request.into_inner();
+        Ok(stream(
+            self.0.ask(&name(&vm)?, vm::Request::Start { create }),
+        ))
+    }
+
+    async fn stop(&self, request: Request<StopVm>) -> Result<Response<Self::StopStream>, Status> {
+        let StopVm { vm, timeout_ms } = request.into_inner();
+        let patience = match timeout_ms {
+            0 => PATIENCE,
+            given => Duration::from_millis(given.into()),
+        };
+        Ok(stream(self.0.ask(&name(&vm)?, vm::Request::Stop(patience))))
+    }
+
+    async fn kill(&self, request: Request<VmRef>) -> Result<Response<Empty>, Status> {
+        self.0
+            .done(&name(&request.get_ref().vm)?, vm::Request::Kill)
+            .await?;
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn destroy(&self, request: Request<DestroyVm>) -> Result<Response<Empty>, Status> {
+        let DestroyVm { vm, force } = request.into_inner();
+        self.0
+            .done(&name(&vm)?, vm::Request::Destroy { force })
+            .await?;
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn list(&self, _: Request<Empty>) -> Result<Response<VmList>, Status> {
+        let mut reports = tokio::task::JoinSet::new();
+        for name in self.0.names() {
+            let vms = self.0.clone();
+            reports.spawn(async move { report::of(&vms, &name).await });
+        }
+        // One that was destroyed meanwhile is left out.
+        let mut vms: Vec<Vm> = reports.join_all().await.into_iter().flatten().collect();
+        vms.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Response::new(VmList { vms }))
+    }
+
+    async fn info(&self, request: Request<VmRef>) -> Result<Response<Vm>, Status> {
+        let name = name(&request.get_ref().vm)?;
+        Ok(Response::new(report::of(&self.0, &name).await?))
+    }
+
+    async fn set(&self, request: Request<SetVm>) -> Result<Response<SetVmReply>, Status> {
+        let asked = request.into_inner();
+        let name = name(&asked.vm)?;
+        let wishes = Wishes {
+            cpus: asked.cpus,
+            memory: asked.memory_mib.map(Mib),
+            disk: None,
+        };
+        self.0.done(&name, vm::Request::Set(wishes)).await?;
+        let at_next_start = self.0.view(&name)?.running.is_some();
+        Ok(Response::new(SetVmReply { at_next_start }))
+    }
+
+    async fn resize(
+        &self,
+        request: Request<ResizeVm>,
+    ) -> Result<Response<Self::ResizeStream>, Status> {
+        let ResizeVm { vm, disk_bytes } = request.into_inner();
+        Ok(stream(
+            self.0
+                .ask(&name(&vm)?, vm::Request::Resize(Bytes(disk_bytes))),
+        ))
+    }
+
+    async fn export(
+        &self,
+        request: Request<VmRef>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let name = name(&request.get_ref().vm)?;
+        let (bytes, chunks) = mpsc::channel(CHUNKS);
+        let mut events = self.0.ask(&name, vm::Request::Export(bytes));
+        let data = ReceiverStream::new(chunks).map(|data| Ok(Chunk { data }));
+        // The outcome is known once the last bytes are sent; only a failure has something to say.
+        let outcome = async_stream(async move {
+            while let Some(event) = events.recv().await {
+                event?;
+            }
+            Ok(())
+        });
+        Ok(Response::new(Box::pin(data.chain(outcome))))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<ImportVm>>,
+    ) -> Result<Response<Self::ImportStream>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|message| message.part);
+        let Some(Part::Vm(target)) = first else {
+            let message = "the first message of an import names no VM";
+            return Err(Fault::new(Kind::Invalid, "E-IMPORT", message).into());
+        };
+        let name = name(&target.vm)?;
+        let (sender, bytes) = mpsc::channel(CHUNKS);
+        let events = self.0.ask(&name, vm::Request::Import(bytes));
+        // Ends when the client has sent everything or went away, or when the import failed. A client that went
+        // away closes the channel early, and the import finds its file truncated.
+        tokio::spawn(async move {
+            while let Ok(Some(ImportVm {
+                part: Some(Part::Data(data)),
+            })) = parts.message().await
+            {
+                if sender.send(data).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(stream(events))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<VmLogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let asked = request.get_ref();
+        let name = name(&asked.vm)?;
+        let log = match asked.log() {
+            VmLog::All => self.0.logs(&name)?.vm,
+            VmLog::Console => self.0.logs(&name)?.console,
+            VmLog::Agent => {
+                let running = self.0.running(&name)?;
+                let follow = asked.follow;
+                return logs::of_agent(&running.agent, request.metadata(), follow).await;
+            }
+        };
+        Ok(Response::new(logs::of_file(log, asked.follow)))
+    }
+
+    async fn vsock(&self, request: Request<VmRef>) -> Result<Response<VsockPath>, Status> {
+        let running = self.0.running(&name(&request.get_ref().vm)?)?;
+        let path = self.0.world().places.vsock(running.cid);
+        // Our own folders come from the environment, which need not be UTF-8; the wire is.
+        let path = path.into_os_string().into_string().map_err(|path| {
+            let message = format!("the socket path {path:?} is not UTF-8");
+            Fault::new(Kind::Invalid, "E-PATH", message)
+        })?;
+        Ok(Response::new(VsockPath { path }))
+    }
+}
+
+/// Returns a stream that has nothing but, at its end, the failure of `outcome`.
+fn async_stream<T: Send + 'static>(
+    outcome: impl Future<Output = Result<(), Status>> + Send + 'static,
+) -> impl tokio_stream::Stream<Item = Result<T, Status>> + Send {
+    let outcome = futures_util::stream::once(outcome);
+    outcome.filter_map(|outcome| outcome.err().map(Err))
+}

@@ -1,0 +1,463 @@
+//! A VM's processes on the host: its engine and daemons, started side by side, watched, and ended together.
+//!
+//! None of them outlives the others for long: a daemon ends when the engine closes its socket, and the engine is
+//! ended here when a daemon is lost, since a machine whose disk or network is gone is broken and a guest cannot be
+//! told. Nothing waits for a socket to appear: every socket exists before the process that serves it.
+
+use std::fs::{DirBuilder, File};
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use spec::device::{
+    BlockFormat, BlockSpec, DeviceMessage, DeviceSpec, NetBackend, NetSpec, VhostSocket, VsockSpec,
+};
+use spec::fd::InheritedFd;
+use spec::vm::{Console, Device, Function, Kernel, Options, VM_SPEC_VERSION, VmSpec};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use wire::proto::Ready;
+use wire::{VmName, ports};
+
+use super::Logs;
+use crate::child::{self, Child};
+use crate::disk::Settings;
+use crate::engine::{Chosen, Control, Plug};
+use crate::guest::agent::Agent;
+use crate::guest::{self, extras, ready, resolver};
+use crate::image::Image;
+use crate::log::Log;
+use crate::network;
+use crate::world::{Cid, World};
+
+/// Descriptors in a virtqueue, as QEMU's own default.
+const QUEUE_SIZE: u16 = 256;
+
+/// Announcements that wait to be looked at; a guest that sends more waits itself.
+const READY_QUEUE: usize = 1;
+
+/// The first disk, by its name and serial number: the guest's read-only root.
+const ROOT: &str = "root";
+
+/// The second disk: what the guest keeps.
+const DATA: &str = "data";
+
+/// What a machine is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The VM's name.
+    pub(crate) name: VmName,
+    /// Processors and memory.
+    pub(crate) settings: Settings,
+    /// Kernel, root and extras.
+    pub(crate) image: Image,
+    /// The data disk.
+    pub(crate) disk: File,
+    /// The VM's lock, for the engine to hold.
+    pub(crate) lock: File,
+    /// The engine.
+    pub(crate) chosen: Chosen,
+    /// Where output goes.
+    pub(crate) logs: Logs,
+}
+
+/// The processes of one VM.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// The agent in the guest.
+    pub(crate) agent: Agent,
+    /// The engine and why it is that one.
+    pub(crate) chosen: Chosen,
+    /// Announcements of the guest's agent.
+    pub(crate) announcements: mpsc::Receiver<Ready>,
+    /// Whether the guest has a network card.
+    pub(crate) networked: bool,
+    /// The engine first.
+    children: Vec<Child>,
+    control: Box<dyn Control>,
+    console: JoinHandle<()>,
+    _tasks: JoinSet<()>,
+    cid: Cid,
+}
+
+/// A child that ended by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Lost {
+    /// Whether it was the engine.
+    pub(crate) engine: bool,
+    /// Which it was and how, in words.
+    pub(crate) how: String,
+}
+
+impl Machine {
+    /// Starts all processes of a machine. What was started before a failure is killed.
+    ///
+    /// # Errors
+    /// When a file, socket or process cannot be made.
+    pub(crate) fn assemble(world: &Arc<World>, parts: Parts) -> io::Result<Self> {
+        let cid = world.cid();
+        let token = ready::token()?;
+        let sockets = Sockets::make(world, &cid, &token, &parts.image)?;
+        let (console_ours, console_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (control_ours, control_theirs) = StdUnixStream::pair()?;
+        control_ours.set_nonblocking(true)?;
+        let mut builder = Builder {
+            world,
+            chosen: &parts.chosen,
+            log: &parts.logs.vm,
+            sockets: &sockets.folder,
+            devices: Vec::new(),
+            descriptors: Vec::new(),
+            children: Vec::new(),
+        };
+        let root = parts.image.root().map_err(io::Error::other)?;
+        builder.block(ROOT, root, true)?;
+        builder.block(DATA, parts.disk, false)?;
+        builder.vsock(sockets.vsock, &cid)?;
+        let networked = builder.net()?;
+        let kernel = parts.image.kernel().map_err(io::Error::other)?;
+        let spec = VmSpec {
+            version: VM_SPEC_VERSION,
+            name: parts.name.to_string(),
+            memory: spec::units::Mib(parts.settings.memory.0),
+            vcpus: parts.settings.cpus,
+            kernel: Kernel {
+                image: builder.keep(kernel),
+                cmdline: command_line(&token),
+                initramfs: None,
+            },
+            console: Console {
+                output: builder.keep(console_theirs),
+                input: None,
+            },
+            control: builder.keep(control_theirs),
+            devices: std::mem::take(&mut builder.devices),
+            options: Options::default(),
+        };
+        builder.keep(parts.lock);
+        let children = builder.engine(&spec)?;
+        let vsock = world.places.vsock(cid.number);
+        let console = pipe::Receiver::from_owned_fd(console_ours)?;
+        let control = UnixStream::from_std(control_ours)?;
+        Ok(Self {
+            agent: Agent::new(parts.name, vsock),
+            control: parts.chosen.engine.control(control, parts.logs.vm.clone()),
+            chosen: parts.chosen,
+            announcements: sockets.announcements,
+            networked,
+            children,
+            console: tokio::spawn(collect(console, parts.logs.console)),
+            _tasks: sockets.tasks,
+            cid,
+        })
+    }
+
+    /// Waits until one of the processes ends. May be cancelled and called again.
+    pub(crate) async fn lost(&mut self) -> Lost {
+        first_lost(&mut self.children).await
+    }
+
+    /// Waits for the next announcement of the guest's agent, or for the end of a process. May be cancelled and
+    /// called again.
+    ///
+    /// # Errors
+    /// The process that ended.
+    pub(crate) async fn next(&mut self) -> Result<Ready, Lost> {
+        let (announcements, children) = (&mut self.announcements, &mut self.children);
+        tokio::select! {
+            Some(ready) = announcements.recv() => Ok(ready),
+            lost = first_lost(children) => Err(lost),
+        }
+    }
+
+    /// Returns a way to the data disk's daemon; `None` when it is gone.
+    pub(crate) fn disk_daemon(&self) -> Option<DiskDaemon> {
+        let child = self.children.iter().find(|child| child.name() == DATA)?;
+        let pid = Pid::from_raw(i32::try_from(child.pid()?).ok()?)?;
+        pidfd_open(pid, PidfdFlags::empty()).ok().map(DiskDaemon)
+    }
+
+    /// Presses the power button, for a guest whose agent does not answer.
+    pub(crate) fn power_button(&self) {
+        self.control.power_button();
+    }
+
+    /// Kills everything, waits until it is gone, and lets the console's last lines arrive.
+    pub(crate) async fn kill(mut self) {
+        /// The pipe has ended with the engine; this is for a machine that is busy otherwise.
+        const LAST_LINES: Duration = Duration::from_millis(500);
+        for child in &mut self.children {
+            child.kill().await;
+        }
+        let _drained = tokio::time::timeout(LAST_LINES, &mut self.console).await;
+    }
+
+    /// Returns the process ids, the engine's first.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.children.iter().filter_map(Child::pid).collect()
+    }
+
+    /// Returns the context identifier.
+    pub(crate) fn cid(&self) -> u32 {
+        self.cid.number
+    }
+}
+
+/// The daemon of a data disk.
+#[derive(Debug)]
+pub(crate) struct DiskDaemon(OwnedFd);
+
+impl DiskDaemon {
+    /// Tells it that its file has grown; it tells the guest.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(crate) fn announce_growth(&self) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.0, Signal::HUP)?)
+    }
+}
+
+/// Waits until one of the children ends; the engine is looked at first, since daemons end with it.
+async fn first_lost(children: &mut [Child]) -> Lost {
+    poll_fn(|context| {
+        for (index, child) in children.iter_mut().enumerate() {
+            let name = child.name().to_owned();
+            if let Poll::Ready(status) = pin!(child.ended()).poll(context) {
+                let how = match status {
+                    Ok(status) => child::describe(&name, status),
+                    Err(error) => format!("{name} cannot be watched: {error}"),
+                };
+                let engine = index == 0;
+                return Poll::Ready(Lost { engine, how });
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Returns the kernel's command line, without what the engine adds.
+fn command_line(token: &str) -> String {
+    let level = std::env::var("TESTUDO_LOG").unwrap_or_default();
+    // A word of the user's environment goes onto a command line: only a plain one does.
+    let plain = !level.is_empty() && level.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let level = if plain { &level } else { "info" };
+    format!(
+        "root=/dev/vda ro rootfstype=erofs console=hvc0 quiet testudo.token={token} testudo.log={level}"
+    )
+}
+
+/// The VM's sockets and those who serve them.
+struct Sockets {
+    folder: PathBuf,
+    vsock: OwnedFd,
+    announcements: mpsc::Receiver<Ready>,
+    tasks: JoinSet<()>,
+}
+
+impl Sockets {
+    /// Makes the VM's folder of sockets and serves the guest's connections.
+    fn make(world: &World, cid: &Cid, token: &str, image: &Image) -> io::Result<Self> {
+        let folder = world.places.vm_sockets(cid.number);
+        let mut private = DirBuilder::new();
+        private.mode(0o700);
+        match private.create(world.places.sockets()) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        private.create(&folder)?;
+        let path = world.places.vsock(cid.number);
+        let vsock = link::unix::listen(&path)?.into_std()?;
+        // tokio's listeners do not block; the daemon expects one that does.
+        vsock.set_nonblocking(false)?;
+        let mut tasks = JoinSet::new();
+        let (announce, announcements) = mpsc::channel(READY_QUEUE);
+        let token: Arc<str> = token.into();
+        guest::serve_each(
+            &mut tasks,
+            guest::listen(&path, ports::READY)?,
+            move |stream| {
+                let (announce, token) = (announce.clone(), Arc::clone(&token));
+                async move {
+                    let ready = ready::receive(stream, &token).await?;
+                    announce.send(ready).await.map_err(io::Error::other)
+                }
+            },
+        );
+        guest::serve_each(
+            &mut tasks,
+            guest::listen(&path, ports::RESOLVER)?,
+            resolver::serve,
+        );
+        let image = image.clone();
+        guest::serve_each(
+            &mut tasks,
+            guest::listen(&path, ports::EXTRAS)?,
+            move |stream| extras::serve(stream, image.clone()),
+        );
+        Ok(Self {
+            folder,
+            vsock: vsock.into(),
+            announcements,
+            tasks,
+        })
+    }
+}
+
+/// Collects devices and their daemons.
+struct Builder<'a> {
+    world: &'a World,
+    chosen: &'a Chosen,
+    log: &'a Log,
+    sockets: &'a Path,
+    devices: Vec<Device>,
+    descriptors: Vec<OwnedFd>,
+    children: Vec<Child>,
+}
+
+impl Builder<'_> {
+    /// Hands `descriptor` to the engine and returns its name there.
+    fn keep(&mut self, descriptor: impl Into<OwnedFd>) -> InheritedFd {
+        let descriptor = descriptor.into();
+        let name = name_of(&descriptor);
+        self.descriptors.push(descriptor);
+        name
+    }
+
+    fn block(&mut self, name: &'static str, image: File, read_only: bool) -> io::Result<()> {
+        let device = DeviceSpec::Block(BlockSpec {
+            image: name_of(&image),
+            format: BlockFormat::Raw,
+            read_only,
+            serial: name.to_owned(),
+            queues: 1,
+        });
+        self.device(
+            name,
+            Function::Block { queues: 1 },
+            device,
+            vec![image.into()],
+        )
+    }
+
+    fn vsock(&mut self, listener: OwnedFd, cid: &Cid) -> io::Result<()> {
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(self.sockets, flags, Mode::empty())?;
+        let device = DeviceSpec::Vsock(VsockSpec {
+            listener: name_of(&listener),
+            directory: name_of(&directory),
+            guest_cid: cid.number,
+        });
+        self.device(
+            "vsock",
+            Function::Vsock {},
+            device,
+            vec![listener, directory],
+        )
+    }
+
+    /// Adds the network card; returns false when passt is not installed, and the guest has none.
+    fn net(&mut self) -> io::Result<bool> {
+        let (passt, stream) = match network::start(self.log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            started => started?,
+        };
+        self.children.push(passt);
+        let device = DeviceSpec::Net(NetSpec {
+            backend: NetBackend::Stream(name_of(&stream)),
+            mac: network::GUEST_MAC,
+            mtu: Some(network::MTU),
+        });
+        let function = Function::Net {
+            queue_pairs: 1,
+            mac: network::GUEST_MAC,
+        };
+        self.device("net", function, device, vec![stream])?;
+        Ok(true)
+    }
+
+    /// Starts a device's daemon and plugs it into the machine.
+    fn device(
+        &mut self,
+        name: &'static str,
+        function: Function,
+        device: DeviceSpec,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        let path = self.sockets.join(format!("{name}.vhost"));
+        let Plug {
+            engine,
+            daemon,
+            listening,
+        } = self.chosen.engine.plug(&function, &path)?;
+        let vhost = if listening {
+            VhostSocket::Listening(name_of(&daemon))
+        } else {
+            VhostSocket::Connected(name_of(&daemon))
+        };
+        let message = DeviceMessage { vhost, device };
+        let text = serde_json::to_vec(&message).map_err(io::Error::other)?;
+        let spec = message_file(&text)?;
+        let number = name_of(&spec).to_string();
+        let arguments = ["device", message.device.kind(), "--spec-fd", &number];
+        descriptors.extend([daemon, spec]);
+        let child = child::start(name, &self.world.crosvm, &arguments, descriptors, self.log)?;
+        self.children.push(child);
+        let socket = self.keep(engine);
+        self.devices.push(Device {
+            name: name.to_owned(),
+            socket,
+            function,
+            queue_size: QUEUE_SIZE,
+        });
+        Ok(())
+    }
+
+    /// Starts the engine and returns all children, the engine first.
+    fn engine(mut self, spec: &VmSpec) -> io::Result<Vec<Child>> {
+        spec.validate().map_err(io::Error::other)?;
+        let engine = &self.chosen.engine;
+        let invocation = engine.invocation(spec)?;
+        let mut descriptors = std::mem::take(&mut self.descriptors);
+        descriptors.extend(invocation.descriptors);
+        let (program, arguments) = (&invocation.program, &invocation.arguments);
+        let child = child::start(engine.name(), program, arguments, descriptors, self.log)?;
+        self.children.insert(0, child);
+        Ok(self.children)
+    }
+}
+
+fn name_of(descriptor: &impl AsRawFd) -> InheritedFd {
+    InheritedFd(descriptor.as_raw_fd())
+}
+
+/// Returns a memory file that holds `text` and is read from its start.
+fn message_file(text: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("spec", MemfdFlags::CLOEXEC)?);
+    file.write_all(text)?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
+
+/// Copies the guest's console into its log until the engine ends.
+async fn collect(mut console: pipe::Receiver, log: Log) {
+    /// A pipe holds 64 KiB.
+    const BLOCK: usize = 16 << 10;
+    let mut block = vec![0; BLOCK];
+    while let Ok(count @ 1..) = console.read(&mut block).await {
+        log.write(&block[..count]);
+    }
+}

@@ -1,0 +1,232 @@
+//! Brings a VM up on the host, stage by stage, each with a deadline.
+//!
+//! | stage | what happens |
+//! |---|---|
+//! | `disk` | the disk is created when it is missing, space is checked, the VM's lock is taken |
+//! | `engine` | daemons and engine are started |
+//! | `kernel` | the guest boots up to its first program |
+//! | `agent` | that program is ready to be talked to |
+//! | `network` | the guest is told its addresses, the time and its name, and mounts its disk |
+//!
+//! A failure at any stage ends every process that was started. A client that goes away changes nothing: the
+//! start goes on, since another client may be waiting for it.
+
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+use wire::proto::VmConfigured;
+use wire::{Bytes, Fault, Kind};
+
+use super::Logs;
+use super::machine::{Machine, Parts};
+use super::work::Order;
+use crate::disk::Settings;
+use crate::guest::agent::Agent;
+use crate::network;
+
+/// Longest wait for the engine of an earlier start to let go of the disk; a killed one needs milliseconds.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often the lock is tried: the kernel gives no notice.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Longest time from the engine's start to the guest's announcement. Emulated on a loaded machine it takes ten
+/// times what it takes on an idle one (2 s).
+const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A file system smaller than its disk by more than this part is grown.
+const GROW_FROM: u64 = 64;
+
+/// What to start.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// Which VM, for whom.
+    pub(super) order: Order,
+    /// Where its output goes.
+    pub(super) logs: Logs,
+}
+
+impl Start {
+    /// Brings the VM up.
+    ///
+    /// # Errors
+    /// With stage, cause, the console's last lines and the log's path; no process is left.
+    pub(super) async fn run(self) -> Result<Machine, Fault> {
+        self.logs.console.begin();
+        self.logs.vm.begin();
+        self.logs.vm.line("concierge: starting");
+        let outcome = self.bring_up().await;
+        match &outcome {
+            Ok(_) => self.logs.vm.line("concierge: running"),
+            Err(fault) => self
+                .logs
+                .vm
+                .line(&format!("concierge: {fault}: {:?}", fault.parts().causes)),
+        }
+        outcome.map_err(|fault| fault.while_doing(format!("cannot start {}", self.order.name)))
+    }
+
+    async fn bring_up(&self) -> Result<Machine, Fault> {
+        let stage = self.order.audience.stage("disk");
+        let (settings, disk, lock) = self.prepare_disk().await?;
+        stage.done();
+        let stage = self.order.audience.stage("engine");
+        let parts = Parts {
+            name: self.order.name.clone(),
+            settings,
+            image: self.order.world.image()?,
+            disk,
+            lock,
+            chosen: self.order.world.engine()?,
+            logs: self.logs.clone(),
+        };
+        let began = Instant::now();
+        let mut machine = Machine::assemble(&self.order.world, parts)
+            .map_err(|error| self.engine_fault(&error))?;
+        stage.done();
+        let booted = tokio::select! {
+            booted = self.boot(&mut machine, began) => booted,
+            () = self.order.cancel.cancelled() => Err(Fault::new(
+                Kind::Busy,
+                "E-START-ENDED",
+                "another request ended the start",
+            )),
+        };
+        match booted {
+            Ok(()) => Ok(machine),
+            Err(fault) => {
+                machine.kill().await;
+                let path = self.logs.console.path().display().to_string();
+                Err(fault.log(self.last_lines(), path))
+            }
+        }
+    }
+
+    /// Has the disk ready: created when missing, room on the host, and ours alone.
+    async fn prepare_disk(&self) -> Result<(Settings, File, File), Fault> {
+        let folder = self.order.world.folder(&self.order.name);
+        if !folder.exists() {
+            let world = &self.order.world;
+            self.order
+                .make(world.default_settings(), world.default_disk())
+                .await?;
+        }
+        folder.check_space(Bytes(0))?;
+        let deadline = Instant::now() + LOCK_DEADLINE;
+        let lock = loop {
+            match folder.lock() {
+                Ok(lock) => break lock,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() > deadline || self.order.cancel.is_cancelled() {
+                        let message = format!(
+                            "the disk of {} is in use by another process",
+                            self.order.name
+                        );
+                        return Err(Fault::new(Kind::Busy, "E-DISK-LOCKED", message)
+                            .hint("an engine of an earlier start may be hanging: testudo doctor"));
+                    }
+                    sleep(LOCK_INTERVAL).await;
+                }
+                Err(error) => {
+                    let message = format!("cannot lock the disk of {}", self.order.name);
+                    return Err(Fault::new(Kind::Internal, "E-DISK", message).because(&error));
+                }
+            }
+        };
+        Ok((folder.settings()?, folder.disk()?, lock))
+    }
+
+    /// Waits for the guest and configures it; whatever process is lost meanwhile is the failure.
+    async fn boot(&self, machine: &mut Machine, began: Instant) -> Result<(), Fault> {
+        let kernel = self.order.audience.stage("kernel");
+        let ready = timeout(BOOT_DEADLINE, machine.next()).await.map_err(|_| {
+            let seconds = BOOT_DEADLINE.as_secs();
+            failed("kernel", "E-BOOT-AGENT")
+                .cause(format!(
+                    "the guest did not announce itself within {seconds} s"
+                ))
+                .hint("see the console's lines; testudo doctor looks for known causes")
+        })?;
+        let ready = ready.map_err(|lost| {
+            failed("kernel", "E-BOOT-ENGINE")
+                .cause(lost.how)
+                .hint(format!("see {}", self.logs.vm.path().display()))
+        })?;
+        let in_agent = Duration::from_micros(ready.init_to_ready_us).min(began.elapsed());
+        kernel.done_in(began.elapsed() - in_agent);
+        let agent = self.order.audience.stage("agent");
+        machine
+            .agent
+            .connect()
+            .await
+            .map_err(|fault| fault.while_doing(in_stage("agent")))?;
+        agent.done_in(in_agent);
+        let stage = self.order.audience.stage("network");
+        if !machine.networked {
+            self.order
+                .audience
+                .note("passt is not installed: the VM has no network");
+        }
+        let agent = machine.agent.clone();
+        let networked = machine.networked;
+        let configured = tokio::select! {
+            configured = configure(&agent, networked, self.disk_size()) => configured,
+            lost = machine.lost() => Err(failed("network", "E-BOOT-ENGINE").cause(lost.how)),
+        };
+        configured.map_err(|fault| fault.while_doing(in_stage("network")))?;
+        stage.done();
+        Ok(())
+    }
+
+    fn disk_size(&self) -> Bytes {
+        self.order.world.folder(&self.order.name).sizes().0
+    }
+
+    fn engine_fault(&self, error: &io::Error) -> Fault {
+        if let Some(fault) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Fault>())
+        {
+            return fault.clone();
+        }
+        failed("engine", "E-ENGINE-START").because(error)
+    }
+
+    /// Returns the console's last lines; what the processes said when the guest said nothing.
+    fn last_lines(&self) -> Vec<String> {
+        let lines = self.logs.console.tail();
+        if lines.is_empty() {
+            self.logs.vm.tail()
+        } else {
+            lines
+        }
+    }
+}
+
+/// Tells the guest what it needs, and lets it use a disk that has grown.
+///
+/// # Errors
+/// What the guest answers, or that it does not.
+pub(super) async fn configure(
+    agent: &Agent,
+    networked: bool,
+    disk: Bytes,
+) -> Result<VmConfigured, Fault> {
+    let network = networked.then(network::configuration);
+    let mut configured = agent.configure(network).await?;
+    let total = configured.disk.as_ref().map_or(0, |disk| disk.total_bytes);
+    if total != 0 && total < disk.0 - disk.0 / GROW_FROM {
+        configured.disk = Some(agent.grow_disk().await?);
+    }
+    Ok(configured)
+}
+
+fn failed(stage: &str, code: &str) -> Fault {
+    Fault::new(Kind::Unreachable, code, in_stage(stage))
+}
+
+fn in_stage(stage: &str) -> String {
+    format!("stage {stage} failed")
+}
