@@ -130,7 +130,7 @@ impl Jail {
             None => Walls::Complete,
             Some(refusal) => Walls::WithoutNamespaces(refusal),
         };
-        self.limits.apply()?;
+        self.limits.apply(matches!(walls, Walls::Complete))?;
         privileges::give_up()?;
         Ok(Cell { sockets_in_root, walls })
     }

@@ -10,6 +10,7 @@ use spec::control::Info;
 use spec::end::EngineEnd;
 use spec::units::Mib;
 use spec::vm::{Device, VmSpec};
+use sys::jail::JailError;
 use thiserror::Error;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -22,6 +23,7 @@ use crate::front_end::{AttachError, FrontEnd};
 use crate::handed::{Handed, HandedError};
 use crate::interrupt::{KvmSwitchboard, Lines};
 use crate::ioapic::{ACPI_EVENT_PIN, IoApic};
+use crate::jail;
 use crate::kernel::{self, KernelError};
 use crate::kvm::{self, KvmError};
 use crate::memory::layout::{ECAM_SIZE, ECAM_START, ram_regions};
@@ -49,6 +51,8 @@ pub(crate) enum StartError {
     Attach(#[from] AttachError),
     #[error("cannot load the kernel")]
     Kernel(#[from] KernelError),
+    #[error("cannot enter the jail")]
+    Jail(#[from] JailError),
     #[error("cannot {act}")]
     Host {
         act: &'static str,
@@ -68,6 +72,7 @@ impl StartError {
             Self::Memory(_) => EngineEnd::Memory,
             Self::Attach(_) => EngineEnd::Device,
             Self::Kernel(_) => EngineEnd::Kernel,
+            Self::Jail(_) => EngineEnd::Jail,
             Self::Host { .. } | Self::BusFull { .. } => EngineEnd::Internal,
         }
     }
@@ -122,6 +127,7 @@ pub(crate) fn start(
     let mut handed = Handed::take(spec)?;
     let kvm = kvm::open(spec.vcpus)?;
     let backing = backing::reserve(spec.memory, spec.options.huge_pages)?;
+    let cell = jail::enter(spec)?;
 
     // Memory.
     let vm = Arc::new(kvm::create_machine(&kvm)?);
@@ -157,6 +163,7 @@ pub(crate) fn start(
 
     // Run.
     let yard = Yard::new(news);
+    jail::lock(cell)?;
     let (start_cpu_us, start_wall_us) = (sys::usage::cpu_us(), micros(began));
     let processors =
         Processors::start(vcpus, &board, &yard).map_err(host("start the processors"))?;

@@ -14,6 +14,7 @@ mod front_end;
 mod handed;
 mod interrupt;
 mod ioapic;
+mod jail;
 mod kernel;
 mod kvm;
 mod local_queue;

@@ -38,8 +38,8 @@ fn live(spec_fd: InheritedFd, began: Instant) -> Result<EngineEnd, (EngineEnd, a
     let start_failed = |error: machine::StartError| (error.end(), anyhow::Error::from(error));
     let news = machine::news().map_err(start_failed)?;
     let heard = news.try_clone().map_err(|error| failed(EngineEnd::Internal)(error.into()))?;
-    let (machine, control) = machine::start(&spec, news, began).map_err(start_failed)?;
     warn_of_crowding(spec.vcpus);
+    let (machine, control) = machine::start(&spec, news, began).map_err(start_failed)?;
     control::serve(machine, &heard, control)
         .map_err(|error| failed(EngineEnd::Internal)(error.into()))
 }

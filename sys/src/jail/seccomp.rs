@@ -44,6 +44,12 @@ impl Allowed {
         Self { call, argument: Some(Argument { position, mask: u32::MAX as u64, value }) }
     }
 
+    /// Allows `call` if the bits of `mask` in its argument at `position` are those of `value`; several lines add up.
+    #[must_use]
+    pub const fn masked(call: libc::c_long, position: u8, mask: u64, value: u64) -> Self {
+        Self { call, argument: Some(Argument { position, mask, value }) }
+    }
+
     /// Allows memory to be mapped, but never memory that can be executed.
     #[must_use]
     pub const fn mapping(call: libc::c_long) -> Self {
