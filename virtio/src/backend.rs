@@ -43,6 +43,8 @@ pub(crate) struct Carrier<D> {
     /// Where each ring that the front end stopped would go on.
     bases: Vec<Option<u16>>,
     features: u64,
+    /// The device has work that it put off.
+    put_off: bool,
 }
 
 impl<D: Device> Carrier<D> {
@@ -51,7 +53,8 @@ impl<D: Device> Carrier<D> {
         let count = device.queues();
         let rings = (0..count).map(|_| Ring::new()).collect();
         let bases = vec![None; count];
-        Ok(Self { device, memory: Memory::default(), rings, poll, bases, features: 0 })
+        let memory = Memory::default();
+        Ok(Self { device, memory, rings, poll, bases, features: 0, put_off: false })
     }
 
     pub(crate) fn poll(&self) -> &Poll {
@@ -64,17 +67,40 @@ impl<D: Device> Carrier<D> {
             Some(Ok(queue)) => self.kicked(queue),
             Some(Err(_)) => {}
             None => {
-                let Self { device, memory, rings, poll, .. } = self;
-                device.ready(news, &mut Guest { memory, poll, rings });
+                let (device, mut guest) = self.parts();
+                device.ready(news, &mut guest);
             }
         }
     }
 
     fn kicked(&mut self, queue: usize) {
-        let Self { device, memory, rings, poll, .. } = self;
-        if rings.get(queue).is_some_and(Ring::is_running) {
-            device.kicked(queue, &mut Guest { memory, poll, rings });
+        if self.rings.get(queue).is_some_and(Ring::is_running) {
+            let (device, mut guest) = self.parts();
+            device.kicked(queue, &mut guest);
         }
+    }
+
+    /// Returns whether the front end has set features.
+    pub(crate) fn has_features(&self) -> bool {
+        self.features != 0
+    }
+
+    /// Returns whether the device has put work off.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.put_off
+    }
+
+    /// Lets the device go on with what it put off.
+    pub(crate) fn resume(&mut self) {
+        if std::mem::take(&mut self.put_off) {
+            let (device, mut guest) = self.parts();
+            device.resumed(&mut guest);
+        }
+    }
+
+    fn parts(&mut self) -> (&mut D, Guest<'_>) {
+        let Self { device, memory, rings, poll, put_off, .. } = self;
+        (device, Guest { memory, poll, rings, put_off })
     }
 
     fn ring(&mut self, index: u32) -> Result<&mut Ring> {
@@ -88,17 +114,17 @@ impl<D: Device> Carrier<D> {
     fn start(&mut self, index: u8) -> Result<()> {
         let queue = usize::from(index);
         let event_index = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
-        let Self { device, memory, rings, poll, bases, .. } = self;
-        let ring = rings.get_mut(queue).ok_or(Error::InvalidParam)?;
+        let ring = self.rings.get_mut(queue).ok_or(Error::InvalidParam)?;
         ring.set_event_index(event_index);
-        if !ring.start(memory) {
+        if !ring.start(&self.memory) {
             return Err(Error::InvalidOperation("the ring lies outside of guest memory"));
         }
         // A driver that was paused goes on where it was stopped; one that starts afresh begins at 0.
         let base = ring.base();
-        let stopped_at = bases.get_mut(queue).and_then(Option::take);
+        let stopped_at = self.bases.get_mut(queue).and_then(Option::take);
         if stopped_at.is_some_and(|stopped_at| stopped_at != base) {
-            device.stopped(queue, true, &mut Guest { memory, poll, rings });
+            let (device, mut guest) = self.parts();
+            device.stopped(queue, true, &mut guest);
         }
         self.kicked(queue);
         Ok(())
@@ -107,17 +133,17 @@ impl<D: Device> Carrier<D> {
     /// Lets the device finish, stops a ring and returns where it stopped.
     fn stop(&mut self, index: u32) -> Result<u16> {
         let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
-        let Self { device, memory, rings, poll, bases, .. } = self;
-        if rings.get(queue).ok_or(Error::InvalidParam)?.is_started() {
-            device.stopped(queue, false, &mut Guest { memory, poll, rings });
+        if self.rings.get(queue).ok_or(Error::InvalidParam)?.is_started() {
+            let (device, mut guest) = self.parts();
+            device.stopped(queue, false, &mut guest);
         }
-        let ring = rings.get_mut(queue).ok_or(Error::InvalidParam)?;
+        let ring = self.ring(index)?;
         ring.stop();
-        if let Some(kick) = ring.set_kick(None) {
-            poll.remove(&kick).map_err(Error::ReqHandlerError)?;
-        }
         let base = ring.base();
-        if let Some(slot) = bases.get_mut(queue) {
+        if let Some(kick) = ring.set_kick(None) {
+            self.poll.remove(&kick).map_err(Error::ReqHandlerError)?;
+        }
+        if let Some(slot) = self.bases.get_mut(queue) {
             *slot = Some(base);
         }
         Ok(base)
@@ -127,8 +153,8 @@ impl<D: Device> Carrier<D> {
     fn reset(&mut self) -> Result<()> {
         for index in 0..self.rings.len() {
             self.stop(u32::try_from(index).map_err(|_| Error::InvalidParam)?)?;
-            let Self { device, memory, rings, poll, .. } = self;
-            device.stopped(index, true, &mut Guest { memory, poll, rings });
+            let (device, mut guest) = self.parts();
+            device.stopped(index, true, &mut guest);
         }
         self.rings.iter_mut().for_each(|ring| ring.set_enabled(false));
         self.features = 0;

@@ -5,11 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use thiserror::Error;
-use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
+use vhost::vhost_user::{
+    BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut,
+};
 
 use crate::backend::Carrier;
 use crate::device::Device;
-use crate::poll::{Interest, Poll};
+use crate::early;
+use crate::poll::{Interest, Poll, Ready};
 
 /// The token of the front end's socket.
 const FRONTEND: u64 = u64::MAX;
@@ -30,7 +33,7 @@ pub struct Server<D: Device> {
     carrier: Arc<Mutex<Carrier<D>>>,
     frontend: BackendReqHandler<Mutex<Carrier<D>>>,
     /// The front end's socket once more: the handler owns the other and does not lend it.
-    _watched: UnixStream,
+    socket: UnixStream,
 }
 
 impl<D: Device> Server<D> {
@@ -44,7 +47,7 @@ impl<D: Device> Server<D> {
         poll.add(&watched, FRONTEND, Interest::Readable).map_err(ServeError::Wait)?;
         let carrier = Arc::new(Mutex::new(Carrier::new(device, poll).map_err(ServeError::Wait)?));
         let frontend = BackendReqHandler::from_stream(socket, Arc::clone(&carrier));
-        Ok(Self { carrier, frontend, _watched: watched })
+        Ok(Self { carrier, frontend, socket: watched })
     }
 
     /// Serves until the front end goes away.
@@ -54,15 +57,37 @@ impl<D: Device> Server<D> {
     pub fn run(mut self) -> Result<(), ServeError> {
         let mut news = Vec::new();
         loop {
-            self.lock().poll().wait(&mut news).map_err(ServeError::Wait)?;
+            self.wait(&mut news).map_err(ServeError::Wait)?;
             for &ready in &news {
                 if ready.token != FRONTEND {
                     self.lock().ready(ready);
-                } else if !request(&mut self.frontend)? {
+                } else if !self.early()? && !request(&mut self.frontend)? {
                     return Ok(());
                 }
             }
+            self.lock().resume();
         }
+    }
+
+    /// Handles a message that `vhost` would refuse; returns false if it is none.
+    fn early(&self) -> Result<bool, ServeError> {
+        let mut carrier = self.lock();
+        if carrier.has_features() {
+            return Ok(false);
+        }
+        let failed = |errno: rustix::io::Errno| ServeError::Wait(errno.into());
+        let Some(message) = early::take_enable(&self.socket).map_err(failed)? else {
+            return Ok(false);
+        };
+        carrier.set_vring_enable(message.ring, message.enable).map_err(ServeError::Request)?;
+        early::acknowledge(&self.socket, message).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Waits for news, or only looks for them if the device has more to do.
+    fn wait(&self, news: &mut Vec<Ready>) -> io::Result<()> {
+        let carrier = self.lock();
+        carrier.poll().wait(news, carrier.is_busy())
     }
 
     /// The lock is for vhost's signature: there is one thread, which holds it only here and in requests.

@@ -36,6 +36,9 @@ pub trait Device {
     /// Handles news of one of the device's own descriptors.
     fn ready(&mut self, _news: Ready, _guest: &mut Guest<'_>) {}
 
+    /// Goes on with what was put off by [`Guest::put_off`], after everybody else had a turn.
+    fn resumed(&mut self, _guest: &mut Guest<'_>) {}
+
     /// Finishes what is under way in a queue that is about to stop.
     ///
     /// `reset` tells a driver that starts afresh from one that was only paused: it is known when the queue
@@ -51,6 +54,7 @@ pub struct Guest<'a> {
     /// Where the device adds descriptors of its own.
     pub poll: &'a Poll,
     pub(crate) rings: &'a mut [Ring],
+    pub(crate) put_off: &'a mut bool,
 }
 
 impl Guest<'_> {
@@ -60,5 +64,12 @@ impl Guest<'_> {
     /// Returns a queue if it runs.
     pub fn ring(&mut self, queue: usize) -> Option<&mut Ring> {
         self.rings.get_mut(queue).filter(|ring| ring.is_running())
+    }
+
+    /// Asks for [`Device::resumed`] once the front end, the driver and other descriptors have been looked at.
+    ///
+    /// A device does so after a bounded piece of work, because neither guest nor host need ever pause.
+    pub fn put_off(&mut self) {
+        *self.put_off = true;
     }
 }

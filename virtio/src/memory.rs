@@ -18,7 +18,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, VolatileSlice};
 pub(crate) const MAX_REGIONS: usize = 32;
 
 /// `IOV_MAX` of Linux: readv and writev refuse more.
-pub(crate) const MAX_VECTORS: usize = 1024;
+pub const MAX_VECTORS: usize = 1024;
 
 /// Why a memory table was refused.
 #[derive(Debug, Error)]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 
 /// The most events taken in one turn; the rest come in the next.
 const EVENTS_PER_TURN: usize = 64;
@@ -75,10 +75,12 @@ impl Poll {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits until something is ready and puts it into `news`.
-    pub(crate) fn wait(&self, news: &mut Vec<Ready>) -> io::Result<()> {
+    /// Waits until something is ready, unless `only_look`, and puts it into `news`.
+    pub(crate) fn wait(&self, news: &mut Vec<Ready>, only_look: bool) -> io::Result<()> {
+        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = only_look.then_some(&NOW);
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -18,6 +18,7 @@ use virtio::{Device, Guest, Interest, Poll, Ready};
 
 pub use self::jail::policy;
 use self::muxer::{LISTENER, Muxer};
+use self::transmit::Sent;
 
 /// Queues (virtio 1.3 §5.10.2): to the guest, from the guest, events. The device has no event to send, because its
 /// connections never outlive the driver's view of them.
@@ -46,34 +47,38 @@ impl Vsock {
         Ok(Self { muxer, config: guest_cid.to_le_bytes() })
     }
 
-    /// Takes packets from the guest until there are none, and sends what they cause.
+    /// Takes packets from the guest, as many as a ring holds at most, and sends what they cause.
     fn receive(&mut self, guest: &mut Guest<'_>) {
         let (memory, poll) = (guest.memory, guest.poll);
-        loop {
-            let Some(ring) = guest.ring(TRANSMIT) else { return };
-            ring.mute(memory);
-            // No more than the ring holds before the answers go out: the guest may add packets for ever.
-            for _ in 0..virtio::MAX_RING {
-                let Some(packet) = ring.pop(memory) else { break };
-                self.muxer.take_packet(&packet.readable, poll);
-                ring.push(memory, packet.head, 0);
-            }
-            let more = ring.listen(memory);
-            ring.notify(memory);
-            self.send(guest);
-            if !more {
-                return;
-            }
+        let Some(ring) = guest.ring(TRANSMIT) else { return };
+        ring.mute(memory);
+        for _ in 0..virtio::MAX_RING {
+            let Some(packet) = ring.pop(memory) else { break };
+            self.muxer.take_packet(&packet.readable, poll);
+            ring.push(memory, packet.head, 0);
         }
+        let more = ring.listen(memory);
+        ring.notify(memory);
+        if more {
+            guest.put_off();
+        }
+        self.send(guest);
     }
 
     /// Sends what the guest is owed as far as it has given buffers.
     fn send(&mut self, guest: &mut Guest<'_>) {
         let memory = guest.memory;
-        if let Some(ring) = guest.ring(RECEIVE) {
-            ring.mute(memory);
-            while self.muxer.send(ring, memory) && ring.listen(memory) {}
-            ring.notify(memory);
+        let Some(ring) = guest.ring(RECEIVE) else { return };
+        ring.mute(memory);
+        let outcome = loop {
+            match self.muxer.send(ring, memory) {
+                Sent::Starved if ring.listen(memory) => {}
+                outcome => break outcome,
+            }
+        };
+        ring.notify(memory);
+        if outcome == Sent::ForNow {
+            guest.put_off();
         }
     }
 }
@@ -106,6 +111,10 @@ impl Device for Vsock {
     fn ready(&mut self, news: Ready, guest: &mut Guest<'_>) {
         self.muxer.socket_ready(news, guest.poll);
         self.send(guest);
+    }
+
+    fn resumed(&mut self, guest: &mut Guest<'_>) {
+        self.receive(guest);
     }
 
     fn stopped(&mut self, queue: usize, reset: bool, _guest: &mut Guest<'_>) {

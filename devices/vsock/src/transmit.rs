@@ -11,6 +11,20 @@ use crate::packet::{HEADER_BYTES, Header, Operation};
 /// The most bytes of one turn: a pipe's worth, so that a busy stream costs few reads and another waits little.
 const TURN: usize = 64 * 1024;
 
+/// The most turns before the guest's own packets and new sockets are looked at again.
+const TURNS: usize = 32;
+
+/// How far sending came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    /// Nothing is left.
+    All,
+    /// Enough for now.
+    ForNow,
+    /// The guest has no buffer left.
+    Starved,
+}
+
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -21,16 +35,16 @@ enum Turn {
 }
 
 impl Muxer {
-    /// Sends until nothing is left or the guest has no buffer; returns whether it was the latter.
-    pub(crate) fn send(&mut self, ring: &mut Ring, memory: &Memory) -> bool {
-        loop {
+    /// Sends what is owed and what there is to read, one turn for each in line.
+    pub(crate) fn send(&mut self, ring: &mut Ring, memory: &Memory) -> Sent {
+        for _ in 0..TURNS {
             while let Some(reset) = self.resets.front() {
                 if send_header(reset, ring, memory) == Turn::Starved {
-                    return true;
+                    return Sent::Starved;
                 }
                 self.resets.pop_front();
             }
-            let Some(key) = self.ready.pop_front() else { return false };
+            let Some(key) = self.ready.pop_front() else { return Sent::All };
             let header = self.header(key, Operation::Data);
             let Some(entry) = self.connections.get_mut(&key) else { continue };
             entry.in_line = false;
@@ -39,11 +53,12 @@ impl Muxer {
                 Ok(Turn::Starved) => {
                     entry.in_line = true;
                     self.ready.push_front(key);
-                    return true;
+                    return Sent::Starved;
                 }
                 Err(MustReset) => self.abort(key),
             }
         }
+        Sent::ForNow
     }
 }
 
