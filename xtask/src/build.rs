@@ -11,7 +11,7 @@ use crate::workspace::{TRIPLE, root, target};
 use crate::{command, workspace};
 
 /// The packages whose programs a user's installation consists of.
-pub(crate) const PACKAGES: &[&str] = &["cli", "concierge", "vmm"];
+pub(crate) const PACKAGES: &[&str] = &["testudo", "concierge", "crosvm"];
 
 /// The programs of [`PACKAGES`].
 pub(crate) const PROGRAMS: &[&str] = &["testudo", "concierge", "crosvm"];
