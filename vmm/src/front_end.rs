@@ -81,11 +81,6 @@ impl FrontEnd {
         })
     }
 
-    /// Returns the device's name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Returns what to watch for the daemon's messages and its end.
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session

@@ -279,6 +279,7 @@ mod tests {
     #[test]
     fn lines_end_before_kvm_does() {
         let (_recorder, lines) = Recorder::with_lines();
-        assert_eq!(lines.make(2000).unwrap_err().to_string(), "all interrupts are in use");
+        let error = lines.make(2000).err().unwrap();
+        assert!(matches!(error.raw_os_error(), None | Some(libc::EMFILE)), "{error}");
     }
 }

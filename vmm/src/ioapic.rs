@@ -69,17 +69,6 @@ impl IoApic {
         }
     }
 
-    /// Returns the redirection entries, for a snapshot.
-    pub(crate) fn entries(&self) -> [u64; PINS] {
-        self.entries
-    }
-
-    /// Takes redirection entries from a snapshot.
-    pub(crate) fn restore(&mut self, entries: [u64; PINS]) {
-        self.entries = entries;
-        (0..PINS).for_each(|pin| self.route(pin));
-    }
-
     fn read_selected(&self) -> u32 {
         match self.selected {
             0x00 | 0x02 => u32::from(IOAPIC_ID) << 24,

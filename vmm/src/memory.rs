@@ -65,6 +65,12 @@ impl Memory {
         Ok(memory)
     }
 
+    /// Makes memory without a machine to give it to.
+    #[cfg(test)]
+    pub(crate) fn for_tests(size: Mib) -> Self {
+        Self::map_only(backing::sealed(size).unwrap(), size).unwrap()
+    }
+
     /// Maps `file` without a machine to give it to.
     fn map_only(file: File, size: Mib) -> Result<Self, MemoryError> {
         let file = Arc::new(file);
@@ -156,13 +162,9 @@ mod tests {
 
     use super::*;
 
-    fn memory(size: Mib) -> Memory {
-        Memory::map_only(backing::sealed(size).unwrap(), size).unwrap()
-    }
-
     #[test]
     fn memory_beyond_the_hole_is_other_memory() {
-        let memory = memory(Mib(5 * 1024));
+        let memory = Memory::for_tests(Mib(5 * 1024));
         let last = GuestAddress((6 << 30) - 8);
         memory.guest().write_obj(7_u64, last).unwrap();
         memory.guest().write_obj(9_u64, GuestAddress((3 << 30) - 8)).unwrap();
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn given_back_memory_is_free_and_zero() {
-        let memory = memory(Mib(64));
+        let memory = Memory::for_tests(Mib(64));
         let there = GuestAddress(16 << 20);
         memory.guest().write_slice(&[0xaa; 8192], there).unwrap();
         let before = memory.file.metadata().unwrap().blocks();
@@ -184,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_not_memory_cannot_be_given_back() {
-        let memory = memory(Mib(64));
+        let memory = Memory::for_tests(Mib(64));
         memory.give_back(63 << 20, 2 << 20).unwrap_err();
         memory.give_back(u64::MAX, 4096).unwrap_err();
     }

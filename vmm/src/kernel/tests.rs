@@ -62,7 +62,7 @@ fn a_kernel_finds_its_segment_its_line_and_its_map() {
     assert!(map.contains(&(0x10_0000, 3 << 30, 1)) && map.contains(&(4 << 30, 5 << 30, 1)));
     assert!(map.contains(&(ECAM_START, ECAM_START + ECAM_SIZE, 2)));
     let mut line = [0; 6];
-    memory.read_slice(&mut line, GuestAddress(u64::from({ params.hdr.cmd_line_ptr }))).unwrap();
+    memory.read_slice(&mut line, GuestAddress(u64::from(params.hdr.cmd_line_ptr))).unwrap();
     assert_eq!(&line, b"quiet\0");
 }
 

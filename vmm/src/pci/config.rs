@@ -123,11 +123,6 @@ impl ConfigSpace {
         &self.bytes
     }
 
-    /// Takes all bytes from a snapshot.
-    pub(crate) fn restore(&mut self, bytes: &[u8; CONFIG_BYTES]) {
-        self.bytes.copy_from_slice(bytes);
-    }
-
     fn let_write(&mut self, offset: usize, mask: &[u8]) {
         self.writable[offset..offset + mask.len()].copy_from_slice(mask);
     }

@@ -85,19 +85,6 @@ impl Msix {
         std::mem::take(&mut self.lines)
     }
 
-    /// Returns the table, for a snapshot.
-    pub(crate) fn table(&self) -> Vec<u8> {
-        self.table.concat()
-    }
-
-    /// Takes a table from a snapshot.
-    pub(crate) fn restore(&mut self, table: &[u8], control: u16) {
-        for (entry, saved) in self.table.iter_mut().zip(table.chunks_exact(ENTRY_BYTES)) {
-            entry.copy_from_slice(saved);
-        }
-        self.set_control(control);
-    }
-
     /// Returns the vector and the offset within its entry, for an access inside one entry.
     fn place(&self, offset: u64, length: usize) -> Option<(usize, usize)> {
         let offset = usize::try_from(offset).ok()?;
