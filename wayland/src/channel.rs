@@ -33,6 +33,10 @@ pub enum FdRole {
 
 /// What a session must know of its channel to keep the flow even.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question that a session asks"
+)]
 pub struct Status {
     /// Pixels must be announced and copied; otherwise descriptors pass and both sides share memory.
     pub copies: bool,

@@ -72,13 +72,16 @@ impl Codec {
             Self::None => packed,
             Self::Lz4 => {
                 scratch.resize(size, 0);
-                let got = lz4_flex::block::decompress_into(packed, scratch)
-                    .map_err(UnpackError::Lz4)?;
+                let got =
+                    lz4_flex::block::decompress_into(packed, scratch).map_err(UnpackError::Lz4)?;
                 &scratch[..got]
             }
         };
         if bytes.len() != size {
-            return Err(UnpackError::Size { got: bytes.len(), want: size });
+            return Err(UnpackError::Size {
+                got: bytes.len(),
+                want: size,
+            });
         }
         Ok(bytes)
     }
@@ -93,14 +96,22 @@ mod tests {
         let rows: Vec<u8> = (0..4096u32).map(|n| (n / 64) as u8).collect();
         let packed = lz4_flex::block::compress(&rows);
         let mut scratch = Vec::new();
-        assert_eq!(Codec::Lz4.unpack(&packed, rows.len(), &mut scratch).unwrap(), &rows[..]);
+        assert_eq!(
+            Codec::Lz4
+                .unpack(&packed, rows.len(), &mut scratch)
+                .unwrap(),
+            &rows[..]
+        );
     }
 
     #[test]
     fn a_block_that_outgrows_its_size_is_refused() {
         let packed = lz4_flex::block::compress(&[7u8; 4096]);
         let mut scratch = Vec::new();
-        assert!(matches!(Codec::Lz4.unpack(&packed, 100, &mut scratch), Err(UnpackError::Lz4(_))));
+        assert!(matches!(
+            Codec::Lz4.unpack(&packed, 100, &mut scratch),
+            Err(UnpackError::Lz4(_))
+        ));
         assert!(matches!(
             Codec::None.unpack(&packed, 100, &mut scratch),
             Err(UnpackError::Size { want: 100, .. })

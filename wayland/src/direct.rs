@@ -15,7 +15,10 @@ impl Channel for Direct {
     fn expect_fd(&mut self, _role: FdRole) {}
 
     fn status(&self) -> Status {
-        Status { idle: true, ..Status::default() }
+        Status {
+            idle: true,
+            ..Status::default()
+        }
     }
 
     fn interest<'a>(&'a self, _accept: bool, _fds: &mut Vec<PollFd<'a>>) {}

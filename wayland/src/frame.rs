@@ -156,8 +156,10 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn u32(&mut self) -> Result<u32, FrameError> {
-        let (word, rest) =
-            self.rest.split_first_chunk().ok_or(FrameError::WrongLength(self.kind))?;
+        let (word, rest) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(FrameError::WrongLength(self.kind))?;
         self.rest = rest;
         Ok(u32::from_le_bytes(*word))
     }
@@ -168,19 +170,29 @@ impl<'a> Fields<'a> {
     }
 
     fn bytes(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
-        let (bytes, rest) =
-            self.rest.split_at_checked(len).ok_or(FrameError::WrongLength(self.kind))?;
+        let (bytes, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(FrameError::WrongLength(self.kind))?;
         self.rest = rest;
         Ok(bytes)
     }
 
     fn end(&self) -> Result<(), FrameError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(FrameError::WrongLength(self.kind)) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(FrameError::WrongLength(self.kind))
+        }
     }
 }
 
 fn limit(what: &'static str, len: usize, max: usize) -> Result<(), FrameError> {
-    if len > max { Err(FrameError::TooLong { what, len, max }) } else { Ok(()) }
+    if len > max {
+        Err(FrameError::TooLong { what, len, max })
+    } else {
+        Ok(())
+    }
 }
 
 /// Returns the payload length and kind that a header declares.
@@ -200,10 +212,16 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// When a length, kind or tag is not one this language allows.
     pub fn parse(kind: u32, payload: &'a [u8]) -> Result<Self, FrameError> {
-        let mut fields = Fields { kind, rest: payload };
+        let mut fields = Fields {
+            kind,
+            rest: payload,
+        };
         let frame = match kind {
             1 => parse_hello(&mut fields)?,
-            2 => Self::Pool { id: fields.u32()?, size: fields.u32()? },
+            2 => Self::Pool {
+                id: fields.u32()?,
+                size: fields.u32()?,
+            },
             3 => Self::DropPool(fields.u32()?),
             4 => parse_rows(&mut fields)?,
             5 => parse_wayland(&mut fields)?,
@@ -216,9 +234,16 @@ impl<'a> Frame<'a> {
             8 => Self::PipeBroken(fields.u32()?),
             9 => Self::PipeCredit(fields.u32()?, fields.u32()?),
             10 => Self::CommitSent(fields.u32()?),
-            11 => Self::CommitSeen { seq: fields.u32()?, clock_ns: fields.u64()? },
+            11 => Self::CommitSeen {
+                seq: fields.u32()?,
+                clock_ns: fields.u64()?,
+            },
             12 => Self::Goodbye,
-            13 => Self::Discard { id: fields.u32()?, offset: fields.u32()?, len: fields.u32()? },
+            13 => Self::Discard {
+                id: fields.u32()?,
+                offset: fields.u32()?,
+                len: fields.u32()?,
+            },
             other => return Err(FrameError::UnknownKind(other)),
         };
         fields.end()?;
@@ -278,7 +303,17 @@ impl RowsHead {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        words(out, &[self.pool, self.offset, self.stride, self.row_len, self.rows, self.codec]);
+        words(
+            out,
+            &[
+                self.pool,
+                self.offset,
+                self.stride,
+                self.row_len,
+                self.rows,
+                self.codec,
+            ],
+        );
     }
 }
 
@@ -306,7 +341,11 @@ fn parse_rows<'a>(fields: &mut Fields<'a>) -> Result<Frame<'a>, FrameError> {
     };
     let unpacked = (head.rows as usize).saturating_mul(head.row_len as usize);
     limit("rows", unpacked, MAX_ROWS_LEN)?;
-    limit("packed rows", fields.rest.len(), lz4_flex::block::get_maximum_output_size(MAX_ROWS_LEN))?;
+    limit(
+        "packed rows",
+        fields.rest.len(),
+        lz4_flex::block::get_maximum_output_size(MAX_ROWS_LEN),
+    )?;
     Ok(Frame::Rows(head, fields.bytes(fields.rest.len())?))
 }
 
@@ -331,7 +370,10 @@ fn parse_wayland<'a>(fields: &mut Fields<'a>) -> Result<Frame<'a>, FrameError> {
 }
 
 fn write_fds(out: &mut Vec<u8>, fds: &[FdDesc<'_>]) {
-    words(out, &[u32::try_from(fds.len()).expect("at most MAX_FDS descriptors")]);
+    words(
+        out,
+        &[u32::try_from(fds.len()).expect("at most MAX_FDS descriptors")],
+    );
     for fd in fds {
         match fd {
             FdDesc::Pool(id) => words(out, &[0, *id]),

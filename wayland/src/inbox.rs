@@ -76,7 +76,9 @@ impl Inbox {
         let have = &self.buffer[self.start..self.end];
         have.split_first_chunk::<HEADER_LEN>()
             .and_then(|(header, _)| parse_header(*header).ok())
-            .map_or(0, |(len, _)| (len + HEADER_LEN).min(MAX_PAYLOAD + HEADER_LEN))
+            .map_or(0, |(len, _)| {
+                (len + HEADER_LEN).min(MAX_PAYLOAD + HEADER_LEN)
+            })
     }
 }
 

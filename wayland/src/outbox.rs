@@ -66,7 +66,10 @@ impl Outbox {
     /// Returns an empty queue that packs pixels with `codec`.
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        Self { codec, ..Self::default() }
+        Self {
+            codec,
+            ..Self::default()
+        }
     }
 
     /// Queues one frame.
@@ -123,7 +126,11 @@ impl Outbox {
                     return Ok(());
                 }
             }
-            let Staging { buffer, filled, sent } = &mut self.staging;
+            let Staging {
+                buffer,
+                filled,
+                sent,
+            } = &mut self.staging;
             let took = socket::send_some(&link, &buffer[*sent..*filled])?;
             if took == 0 {
                 return Ok(());

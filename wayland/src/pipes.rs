@@ -44,7 +44,10 @@ pub struct Limits {
 impl Default for Limits {
     /// No limits, as in the container: the host end sets those that count.
     fn default() -> Self {
-        Self { max_bytes: u64::MAX, stall: Duration::from_secs(3600) }
+        Self {
+            max_bytes: u64::MAX,
+            stall: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -108,7 +111,13 @@ impl Pipes {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let (origins, fars) = (HashMap::new(), HashMap::new());
-        Self { origins, fars, next: 1, limits, finished: Vec::new() }
+        Self {
+            origins,
+            fars,
+            next: 1,
+            limits,
+            finished: Vec::new(),
+        }
     }
 
     /// Takes the write end of a local pipe and returns its number on the stream.
@@ -124,7 +133,13 @@ impl Pipes {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         let moved = Instant::now();
-        let origin = Origin { fd, waiting: Vec::new(), bytes: 0, ended: false, moved };
+        let origin = Origin {
+            fd,
+            waiting: Vec::new(),
+            bytes: 0,
+            ended: false,
+            moved,
+        };
         self.origins.insert(id, origin);
         Ok(id)
     }
@@ -143,7 +158,15 @@ impl Pipes {
         let (fd, write_end) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| PipeError::Make(error.into()))?;
         rustix::io::ioctl_fionbio(&fd, true).map_err(|error| PipeError::Make(error.into()))?;
-        self.fars.insert(id, Far { fd, credit: WINDOW, bytes: 0, moved: Instant::now() });
+        self.fars.insert(
+            id,
+            Far {
+                fd,
+                credit: WINDOW,
+                bytes: 0,
+                moved: Instant::now(),
+            },
+        );
         Ok(write_end)
     }
 
@@ -153,7 +176,9 @@ impl Pipes {
     /// When the other end sends more than it has credit for.
     pub fn data(&mut self, id: u32, bytes: &[u8]) -> Result<(), PipeError> {
         // A pipe that was just broken may still have data on its way.
-        let Some(origin) = self.origins.get_mut(&id) else { return Ok(()) };
+        let Some(origin) = self.origins.get_mut(&id) else {
+            return Ok(());
+        };
         if origin.waiting.len() + bytes.len() > WINDOW as usize {
             return Err(PipeError::Overrun(id));
         }
@@ -174,7 +199,11 @@ impl Pipes {
     /// Closes the far end `id`, whose reader is gone.
     pub fn broken(&mut self, id: u32) {
         if let Some(far) = self.fars.remove(&id) {
-            self.finished.push(Transfer { bytes: far.bytes, cut: false, outward: true });
+            self.finished.push(Transfer {
+                bytes: far.bytes,
+                cut: false,
+                outward: true,
+            });
         }
     }
 
@@ -200,11 +229,19 @@ impl Pipes {
     pub fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         for origin in self.origins.values() {
             // With nothing to write only the reader's leaving is of interest, which poll always tells.
-            let wanted = if origin.waiting.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            let wanted = if origin.waiting.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
             fds.push(PollFd::new(&origin.fd, wanted));
         }
         for far in self.fars.values() {
-            let wanted = if far.credit > 0 { PollFlags::IN } else { PollFlags::empty() };
+            let wanted = if far.credit > 0 {
+                PollFlags::IN
+            } else {
+                PollFlags::empty()
+            };
             fds.push(PollFd::new(&far.fd, wanted));
         }
     }
@@ -258,7 +295,11 @@ impl Origin {
         } else if !(self.ended && self.waiting.is_empty()) {
             return None;
         }
-        Some(Transfer { bytes: self.bytes, cut, outward: false })
+        Some(Transfer {
+            bytes: self.bytes,
+            cut,
+            outward: false,
+        })
     }
 }
 
@@ -276,7 +317,11 @@ impl Far {
             match rustix::io::read(&self.fd, &mut chunk[..room]) {
                 Ok(0) => {
                     outbox.frame(&Frame::PipeEnd(id));
-                    return Some(Transfer { bytes: self.bytes, cut: false, outward: true });
+                    return Some(Transfer {
+                        bytes: self.bytes,
+                        cut: false,
+                        outward: true,
+                    });
                 }
                 Ok(got) => {
                     outbox.frame(&Frame::Pipe(id, &chunk[..got]));
@@ -288,14 +333,22 @@ impl Far {
                 Err(Errno::INTR) => {}
                 Err(_) => {
                     outbox.frame(&Frame::PipeEnd(id));
-                    return Some(Transfer { bytes: self.bytes, cut: true, outward: true });
+                    return Some(Transfer {
+                        bytes: self.bytes,
+                        cut: true,
+                        outward: true,
+                    });
                 }
             }
         }
         let stalled = self.credit > 0 && now - self.moved > limits.stall;
         if self.bytes > limits.max_bytes || stalled {
             outbox.frame(&Frame::PipeEnd(id));
-            return Some(Transfer { bytes: self.bytes, cut: true, outward: true });
+            return Some(Transfer {
+                bytes: self.bytes,
+                cut: true,
+                outward: true,
+            });
         }
         None
     }
@@ -303,7 +356,10 @@ impl Far {
 
 fn reader_is_gone(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::empty())];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     let found = rustix::event::poll(&mut fds, Some(&now));
     matches!(found, Ok(1..)) && fds[0].revents().contains(PollFlags::ERR)
 }

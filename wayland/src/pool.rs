@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate,
+    memfd_create,
 };
 use rustix::io::Errno;
 use thiserror::Error;
@@ -35,12 +36,16 @@ impl Budget {
     /// Returns a budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { free: AtomicU64::new(limit) })
+        Arc::new(Self {
+            free: AtomicU64::new(limit),
+        })
     }
 
     fn claim(&self, bytes: u64) -> bool {
         let claim = |free: u64| free.checked_sub(bytes);
-        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim).is_ok()
+        self.free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claim)
+            .is_ok()
     }
 
     fn give_back(&self, bytes: u64) {
@@ -111,7 +116,11 @@ impl PoolStore {
     /// Returns an empty store that claims from `budget`.
     #[must_use]
     pub fn new(budget: Arc<Budget>) -> Self {
-        Self { pools: HashMap::new(), budget, scratch: Vec::new() }
+        Self {
+            pools: HashMap::new(),
+            budget,
+            scratch: Vec::new(),
+        }
     }
 
     /// Creates pool `id` or grows it to `size` bytes.
@@ -119,7 +128,10 @@ impl PoolStore {
     /// # Errors
     /// When there are too many, the pool would shrink or the kernel refuses.
     pub fn set(&mut self, id: u32, size: u32) -> Result<(), PoolError> {
-        let kernel = |source: Errno| PoolError::Kernel { id, source: source.into() };
+        let kernel = |source: Errno| PoolError::Kernel {
+            id,
+            source: source.into(),
+        };
         if let Some(pool) = self.pools.get_mut(&id) {
             if size < pool.size {
                 return Err(PoolError::Shrinks(id));
@@ -134,7 +146,14 @@ impl PoolStore {
             .and_then(|file| ftruncate(&file, u64::from(size)).map(|()| file))
             .and_then(|file| fcntl_add_seals(&file, SealFlags::SHRINK).map(|()| file))
             .map_err(kernel)?;
-        let pool = Pool { file, size, claimed: 0, unmeasured: 0, passed: false, dropped: false };
+        let pool = Pool {
+            file,
+            size,
+            claimed: 0,
+            unmeasured: 0,
+            passed: false,
+            dropped: false,
+        };
         self.pools.insert(id, pool);
         Ok(())
     }
@@ -150,8 +169,12 @@ impl PoolStore {
             return Err(PoolError::Outside(id));
         }
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&pool.file, flags, u64::from(offset), u64::from(len))
-            .map_err(|source| PoolError::Kernel { id, source: source.into() })?;
+        fallocate(&pool.file, flags, u64::from(offset), u64::from(len)).map_err(|source| {
+            PoolError::Kernel {
+                id,
+                source: source.into(),
+            }
+        })?;
         pool.measure(id, &self.budget)
     }
 
@@ -175,7 +198,11 @@ impl PoolStore {
             .and_then(|codec| codec.unpack(packed, len, &mut self.scratch))
             .map_err(|source| PoolError::Unpack { id, source })?;
         let contiguous = head.rows == 1 || head.stride == head.row_len;
-        let run = if contiguous { len } else { head.row_len as usize };
+        let run = if contiguous {
+            len
+        } else {
+            head.row_len as usize
+        };
         let mut at = u64::from(head.offset);
         for bytes in raw.chunks(run) {
             write_all_at(&pool.file, bytes, at)
@@ -183,7 +210,11 @@ impl PoolStore {
             at += u64::from(head.stride);
         }
         pool.unmeasured += len as u64;
-        if pool.unmeasured >= MEASURE_EVERY { pool.measure(id, &self.budget) } else { Ok(()) }
+        if pool.unmeasured >= MEASURE_EVERY {
+            pool.measure(id, &self.budget)
+        } else {
+            Ok(())
+        }
     }
 
     /// Returns a descriptor of pool `id` for the compositor.
@@ -192,7 +223,10 @@ impl PoolStore {
     /// When there is no such pool or the process has no descriptors left.
     pub fn pass(&mut self, id: u32) -> Result<OwnedFd, PoolError> {
         let pool = self.pools.get_mut(&id).ok_or(PoolError::Unknown(id))?;
-        let fd = pool.file.try_clone().map_err(|source| PoolError::Kernel { id, source })?;
+        let fd = pool
+            .file
+            .try_clone()
+            .map_err(|source| PoolError::Kernel { id, source })?;
         pool.passed = true;
         self.sweep(id);
         Ok(fd)
@@ -203,7 +237,10 @@ impl PoolStore {
     /// # Errors
     /// When there is no such pool.
     pub fn remove(&mut self, id: u32) -> Result<(), PoolError> {
-        self.pools.get_mut(&id).ok_or(PoolError::Unknown(id))?.dropped = true;
+        self.pools
+            .get_mut(&id)
+            .ok_or(PoolError::Unknown(id))?
+            .dropped = true;
         self.sweep(id);
         Ok(())
     }
@@ -231,8 +268,10 @@ impl Pool {
     /// Claims as much from `budget` as the pool uses now.
     fn measure(&mut self, id: u32, budget: &Budget) -> Result<(), PoolError> {
         self.unmeasured = 0;
-        let stat = fstat(&self.file)
-            .map_err(|source| PoolError::Kernel { id, source: source.into() })?;
+        let stat = fstat(&self.file).map_err(|source| PoolError::Kernel {
+            id,
+            source: source.into(),
+        })?;
         // st_blocks counts units of 512 bytes, whatever the block size (stat(3type)).
         let used = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
         let more = used.saturating_sub(self.claimed);
@@ -265,7 +304,14 @@ mod tests {
     use super::*;
 
     fn head(offset: u32, stride: u32, row_len: u32, rows: u32) -> RowsHead {
-        RowsHead { pool: 1, offset, stride, row_len, rows, codec: 0 }
+        RowsHead {
+            pool: 1,
+            offset,
+            stride,
+            row_len,
+            rows,
+            codec: 0,
+        }
     }
 
     #[test]
@@ -273,9 +319,16 @@ mod tests {
         let mut store = PoolStore::new(Budget::new(1 << 20));
         store.set(1, 1000).unwrap();
         store.write(&head(900, 100, 100, 1), &[1; 100]).unwrap();
-        for bad in [head(901, 100, 100, 1), head(0, 1000, 100, 2), head(u32::MAX, 1, 100, 1)] {
+        for bad in [
+            head(901, 100, 100, 1),
+            head(0, 1000, 100, 2),
+            head(u32::MAX, 1, 100, 1),
+        ] {
             let bytes = vec![0; (bad.row_len * bad.rows) as usize];
-            assert!(matches!(store.write(&bad, &bytes), Err(PoolError::Outside(1))));
+            assert!(matches!(
+                store.write(&bad, &bytes),
+                Err(PoolError::Outside(1))
+            ));
         }
     }
 
@@ -304,7 +357,10 @@ mod tests {
         let mut store = PoolStore::new(Budget::new(1000));
         store.set(1, 10).unwrap();
         for (offset, len) in [(0, 11), (u32::MAX, u32::MAX), (0, 0)] {
-            assert!(matches!(store.discard(1, offset, len), Err(PoolError::Outside(1))));
+            assert!(matches!(
+                store.discard(1, offset, len),
+                Err(PoolError::Outside(1))
+            ));
         }
     }
 

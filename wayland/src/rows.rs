@@ -40,24 +40,46 @@ pub struct Grid {
 
 #[derive(Debug, Clone, Copy)]
 enum Shape {
-    Run { len: u64 },
-    Grid { stride: u32, row_len: u32, rows: u32 },
+    Run {
+        len: u64,
+    },
+    Grid {
+        stride: u32,
+        row_len: u32,
+        rows: u32,
+    },
 }
 
 impl Rows {
     /// Returns the pixels of `grid` in `file`, which the other end knows as `pool`.
     #[must_use]
     pub fn new(file: Rc<OwnedFd>, pool: u32, grid: Grid) -> Self {
-        let Grid { offset, stride, row_len, rows } = grid;
+        let Grid {
+            offset,
+            stride,
+            row_len,
+            rows,
+        } = grid;
         let wide = row_len >= stride / WIDE_PART || row_len as usize > MAX_ROWS_LEN;
         let shape = if rows == 0 || row_len == 0 {
             Shape::Run { len: 0 }
         } else if rows == 1 || wide {
-            Shape::Run { len: u64::from(stride) * u64::from(rows - 1) + u64::from(row_len) }
+            Shape::Run {
+                len: u64::from(stride) * u64::from(rows - 1) + u64::from(row_len),
+            }
         } else {
-            Shape::Grid { stride, row_len, rows }
+            Shape::Grid {
+                stride,
+                row_len,
+                rows,
+            }
         };
-        Self { file, pool, offset: u64::from(offset), shape }
+        Self {
+            file,
+            pool,
+            offset: u64::from(offset),
+            shape,
+        }
     }
 
     /// Returns how many bytes are left to send.
@@ -92,7 +114,11 @@ impl Rows {
                 let taken = u32::try_from(taken).expect("a slice is far below 4 GiB");
                 (taken, taken, 1)
             }
-            Shape::Grid { stride, row_len, rows } => {
+            Shape::Grid {
+                stride,
+                row_len,
+                rows,
+            } => {
                 let max = u32::try_from(MAX_ROWS_LEN).expect("a slice is far below 4 GiB");
                 let taken = (max / *row_len).clamp(1, *rows);
                 *rows -= taken;
@@ -101,7 +127,14 @@ impl Rows {
             }
         };
         let codec = Codec::None.number();
-        RowsHead { pool: self.pool, offset, stride, row_len, rows, codec }
+        RowsHead {
+            pool: self.pool,
+            offset,
+            stride,
+            row_len,
+            rows,
+            codec,
+        }
     }
 
     /// Reads the pixels of one slice into `out`; returns false if the file ends before they do, and

@@ -129,7 +129,11 @@ impl Session {
         client.set_handler(Gone(client_gone.clone()));
         let raw = client_socket.try_clone().map_err(SessionError::Share)?;
         state.set_handler(ErrorRelay { client: raw });
-        let local = if side == Side::Guest { client_socket } else { server_socket };
+        let local = if side == Side::Guest {
+            client_socket
+        } else {
+            server_socket
+        };
         let local = local.try_clone().map_err(SessionError::Share)?;
         Ok(Self {
             state,
@@ -173,7 +177,10 @@ impl Session {
         self.interest(&*channel, &mut fds);
         let first_extra = fds.len();
         extras.interest(&mut fds);
-        let deadline = [self.deadline(), extras.deadline()].into_iter().flatten().min();
+        let deadline = [self.deadline(), extras.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         wait_until(&mut fds, deadline)?;
         let ready: Vec<_> = fds.iter().map(PollFd::revents).collect();
         drop(fds);
@@ -232,7 +239,11 @@ impl Session {
     pub fn interest<'a>(&'a self, channel: &'a dyn Channel, fds: &mut Vec<PollFd<'a>>) {
         if self.phase == Phase::Connected {
             fds.push(PollFd::new(self.state.poll_fd(), PollFlags::IN));
-            let local = if self.full { PollFlags::OUT } else { PollFlags::empty() };
+            let local = if self.full {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            };
             fds.push(PollFd::new(&self.local, local));
         }
         channel.interest(!self.full, fds);
@@ -308,7 +319,10 @@ impl Session {
 pub fn wait_until(fds: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<(), SessionError> {
     let timeout = deadline.map(|at| {
         let left = at.saturating_duration_since(Instant::now());
-        Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+        Timespec::try_from(left).unwrap_or(Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        })
     });
     match poll(fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -363,4 +377,3 @@ pub fn error_event(object: u32, code: u32, text: &str) -> Vec<u8> {
     event.resize(20 + padded, 0);
     event
 }
-

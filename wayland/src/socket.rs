@@ -30,18 +30,19 @@ pub enum Read {
 /// When the kernel refuses.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?)
 }
 
 /// Reads bytes and descriptors into `bytes` and `fds`.
 ///
 /// # Errors
 /// When the socket fails otherwise than by closing.
-pub fn receive(
-    socket: impl AsFd,
-    bytes: &mut [u8],
-    fds: &mut Vec<OwnedFd>,
-) -> io::Result<Read> {
+pub fn receive(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Read> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -52,7 +53,11 @@ pub fn receive(
                     fds.extend(rights);
                 }
             }
-            Ok(if message.bytes == 0 { Read::Closed } else { Read::Bytes(message.bytes) })
+            Ok(if message.bytes == 0 {
+                Read::Closed
+            } else {
+                Read::Bytes(message.bytes)
+            })
         }
         Err(Errno::AGAIN) => Ok(Read::Empty),
         Err(Errno::CONNRESET) => Ok(Read::Closed),
@@ -97,6 +102,9 @@ pub fn send_some(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
 #[must_use]
 pub fn writable(fd: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     matches!(poll(&mut fds, Some(&now)), Ok(1..))
 }

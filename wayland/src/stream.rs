@@ -53,7 +53,11 @@ impl Rate {
     /// Returns a limit of that many bytes in a second.
     #[must_use]
     pub fn new(per_second: u64) -> Self {
-        Self { per_second, left: per_second, refilled: Instant::now() }
+        Self {
+            per_second,
+            left: per_second,
+            refilled: Instant::now(),
+        }
     }
 
     fn spend(&mut self, bytes: usize) {
@@ -119,7 +123,10 @@ impl Stream {
         rustix::io::ioctl_fionbio(&link, true)?;
         let (inner, outer) = socket::pair()?;
         let mut outbox = Outbox::new(settings.codec);
-        outbox.frame(&Frame::Hello { clock_ns: clock_ns(), label: &settings.label });
+        outbox.frame(&Frame::Hello {
+            clock_ns: clock_ns(),
+            label: &settings.label,
+        });
         let stream = Self {
             link,
             inner,
@@ -140,7 +147,11 @@ impl Stream {
     }
 
     fn receive(&mut self) -> Result<(), ChannelError> {
-        match self.inbox.fill(&self.link).map_err(io_error("read from the link"))? {
+        match self
+            .inbox
+            .fill(&self.link)
+            .map_err(io_error("read from the link"))?
+        {
             Read::Closed => self.ended.link = true,
             Read::Empty | Read::Bytes(_) => {}
         }
@@ -150,13 +161,18 @@ impl Stream {
     /// Handles whole frames until one of them has to wait for the session.
     fn deliver(&mut self) -> Result<(), ChannelError> {
         while self.blocked.bytes.is_empty() {
-            let Some((kind, payload)) = self.inbox.next_frame()? else { break };
+            let Some((kind, payload)) = self.inbox.next_frame()? else {
+                break;
+            };
             let frame = Frame::parse(kind, payload)?;
             if !self.greeted && !matches!(frame, Frame::Hello { .. }) {
                 return Err(ChannelError::Unexpected("first"));
             }
             match frame {
-                Frame::Hello { clock_ns: theirs, label } => {
+                Frame::Hello {
+                    clock_ns: theirs,
+                    label,
+                } => {
                     tracing::debug!(label, "the other end greets");
                     self.greeted = true;
                     self.flow.clock_offset_ns = clock_difference(clock_ns(), theirs);
@@ -185,9 +201,15 @@ impl Stream {
                 Frame::PipeBroken(id) => self.pipes.broken(id),
                 Frame::PipeCredit(id, more) => self.pipes.credit(id, more),
                 Frame::CommitSent(seq) => {
-                    self.outbox.frame(&Frame::CommitSeen { seq, clock_ns: clock_ns() });
+                    self.outbox.frame(&Frame::CommitSeen {
+                        seq,
+                        clock_ns: clock_ns(),
+                    });
                 }
-                Frame::CommitSeen { seq, clock_ns: theirs } => self.flow.seen(seq, theirs),
+                Frame::CommitSeen {
+                    seq,
+                    clock_ns: theirs,
+                } => self.flow.seen(seq, theirs),
                 Frame::Goodbye => {
                     // The session's socket hangs up; what is in it can still be read.
                     let _ = rustix::net::shutdown(&self.inner, Shutdown::Write);
@@ -222,7 +244,10 @@ impl Stream {
                 self.ended.inner |= read == Read::Closed;
                 break;
             };
-            let contents = fds.drain(..).map(|fd| self.describe(fd)).collect::<Result<Vec<_>, _>>()?;
+            let contents = fds
+                .drain(..)
+                .map(|fd| self.describe(fd))
+                .collect::<Result<Vec<_>, _>>()?;
             let descs = contents.iter().map(Described::desc).collect();
             self.outbox.frame(&Frame::Wayland(descs, &bytes[..len]));
             if len < bytes.len() && contents.is_empty() {
@@ -298,7 +323,10 @@ impl Channel for Stream {
 
     fn interest<'a>(&'a self, accept: bool, fds: &mut Vec<PollFd<'a>>) {
         let mut link = PollFlags::empty();
-        link.set(PollFlags::IN, accept && !self.over_rate && self.blocked.bytes.is_empty());
+        link.set(
+            PollFlags::IN,
+            accept && !self.over_rate && self.blocked.bytes.is_empty(),
+        );
         link.set(PollFlags::OUT, !self.outbox.is_empty());
         fds.push(PollFd::new(&self.link, link));
         if !self.ended.inner {
@@ -321,7 +349,8 @@ impl Channel for Stream {
         if !self.pipes.is_idle() {
             self.pipes.service(&mut self.outbox);
             let ended = self.pipes.take_finished();
-            self.notices.extend(ended.into_iter().map(Notice::Transferred));
+            self.notices
+                .extend(ended.into_iter().map(Notice::Transferred));
         }
         Ok(())
     }
@@ -333,7 +362,8 @@ impl Channel for Stream {
             Err(error) if is_closed(&error) => self.ended.link = true,
             Err(error) => return Err(io_error("write to the link")(error)),
         }
-        self.notices.extend(self.outbox.take_truncated().map(Notice::Truncated));
+        self.notices
+            .extend(self.outbox.take_truncated().map(Notice::Truncated));
         Ok(std::mem::take(&mut self.notices))
     }
 
@@ -385,7 +415,10 @@ fn materialise(
 }
 
 fn sealed_file(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let file = memfd_create("wl-contents", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file = memfd_create(
+        "wl-contents",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
     let mut rest = bytes;
     let mut at = 0;
     while !rest.is_empty() {
@@ -393,7 +426,10 @@ fn sealed_file(bytes: &[u8]) -> io::Result<OwnedFd> {
         rest = &rest[wrote..];
         at += wrote as u64;
     }
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    fcntl_add_seals(
+        &file,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
     Ok(file)
 }
 
@@ -407,7 +443,10 @@ fn closed_is_full(error: io::Error) -> io::Result<usize> {
 }
 
 fn is_closed(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 fn io_error(act: &'static str) -> impl Fn(io::Error) -> ChannelError {

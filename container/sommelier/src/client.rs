@@ -17,7 +17,6 @@ use wl_proxy::client::Client;
 use wl_proxy::protocols::wayland::wl_shm::WlShmError;
 use wl_proxy::state::State;
 
-
 use crate::globals::{Context, DisplayHandler};
 use crate::link::Address;
 use crate::shm::Pools;
@@ -27,23 +26,23 @@ use crate::xwm::bridge::Bridge;
 
 /// What every client's thread needs.
 #[derive(Debug)]
-pub struct Shop {
+pub(crate) struct Shop {
     /// Where the host end listens.
-    pub host: Address,
+    pub(crate) host: Address,
     /// How pixels are packed.
-    pub codec: Codec,
+    pub(crate) codec: Codec,
     /// Who is connected.
-    pub clients: Registry,
+    pub(crate) clients: Registry,
 }
 
 /// A connection to the host, not yet running.
-pub struct Connection {
+pub(crate) struct Connection {
     /// The state; its client is not yet added.
-    pub state: Rc<State>,
+    pub(crate) state: Rc<State>,
     /// The way to the host.
-    pub channel: Shared,
+    pub(crate) channel: Shared,
     /// The socket that the state has as its server.
-    pub server: Rc<OwnedFd>,
+    pub(crate) server: Rc<OwnedFd>,
 }
 
 impl Connection {
@@ -51,13 +50,20 @@ impl Connection {
     ///
     /// # Errors
     /// When nobody answers there.
-    pub fn open(shop: &Shop, label: &str) -> anyhow::Result<Self> {
-        let link = shop.host.connect().context("cannot reach the host's window service")?;
+    pub(crate) fn open(shop: &Shop, label: &str) -> anyhow::Result<Self> {
+        let link = shop
+            .host
+            .connect()
+            .context("cannot reach the host's window service")?;
         let (channel, server): (Shared, OwnedFd) = if matches!(shop.host, Address::Direct(_)) {
             (Rc::new(std::cell::RefCell::new(Direct)), link)
         } else {
             let label = label.chars().filter(|c| !c.is_control()).take(16).collect();
-            let settings = Settings { codec: shop.codec, label, ..Settings::default() };
+            let settings = Settings {
+                codec: shop.codec,
+                label,
+                ..Settings::default()
+            };
             let (stream, server) = Stream::new(link, settings)?;
             (Rc::new(std::cell::RefCell::new(stream)), server)
         };
@@ -66,17 +72,26 @@ impl Connection {
             .with_server_fd(&server)
             .build()
             .map_err(SessionError::from)?;
-        Ok(Self { state, channel, server })
+        Ok(Self {
+            state,
+            channel,
+            server,
+        })
     }
 
     /// Returns what the handlers of this connection share; `bridge` leads to the window manager if
     /// the client is Xwayland.
     #[must_use]
-    pub fn context(&self, stats: Stats, bridge: Option<Rc<Bridge>>) -> Context {
+    pub(crate) fn context(&self, stats: Stats, bridge: Option<Rc<Bridge>>) -> Context {
         let channel = self.channel.clone();
         let pools = Pools::new(channel.clone());
         let surfaces = Surfaces::new(channel.clone(), stats, bridge.clone());
-        Context { channel, pools, surfaces, bridge }
+        Context {
+            channel,
+            pools,
+            surfaces,
+            bridge,
+        }
     }
 }
 
@@ -84,7 +99,7 @@ impl Connection {
 ///
 /// # Errors
 /// When the host can't be reached or the connection breaks.
-pub fn serve(shop: &Arc<Shop>, socket: OwnedFd) -> anyhow::Result<()> {
+pub(crate) fn serve(shop: &Arc<Shop>, socket: OwnedFd) -> anyhow::Result<()> {
     let (pid, name) = peer(&socket);
     let connection = Connection::open(shop, &name)?;
     let stats = shop.clients.add(pid, name);
@@ -92,7 +107,10 @@ pub fn serve(shop: &Arc<Shop>, socket: OwnedFd) -> anyhow::Result<()> {
     let sockets = (&Rc::new(socket), &connection.server);
     let channel = connection.channel.clone();
     let session = Session::new(connection.state, sockets, channel, Side::Guest)?;
-    session.client().display().set_handler(DisplayHandler(context.clone()));
+    session
+        .client()
+        .display()
+        .set_handler(DisplayHandler(context.clone()));
     let mut keeper = Keeper::new(context, session.client().clone(), stats.clone());
     let outcome = session.run(&mut keeper);
     shop.clients.remove(&stats);
@@ -100,7 +118,7 @@ pub fn serve(shop: &Arc<Shop>, socket: OwnedFd) -> anyhow::Result<()> {
 }
 
 /// What a client's session does beside passing messages on.
-pub struct Keeper {
+pub(crate) struct Keeper {
     context: Context,
     client: Rc<Client>,
     stats: Stats,
@@ -109,8 +127,12 @@ pub struct Keeper {
 impl Keeper {
     /// Returns the keeper of `client`.
     #[must_use]
-    pub fn new(context: Context, client: Rc<Client>, stats: Stats) -> Self {
-        Self { context, client, stats }
+    pub(crate) fn new(context: Context, client: Rc<Client>, stats: Stats) -> Self {
+        Self {
+            context,
+            client,
+            stats,
+        }
     }
 }
 
@@ -128,7 +150,9 @@ impl Extras for Keeper {
             {
                 // What libwayland does when it meets the SIGBUS that a mapping would have got here.
                 let code = WlShmError::INVALID_FD.0;
-                self.client.display().send_error(buffer, code, "error accessing SHM buffer");
+                self.client
+                    .display()
+                    .send_error(buffer, code, "error accessing SHM buffer");
             }
         }
         Ok(())

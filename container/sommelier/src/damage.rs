@@ -15,20 +15,20 @@ const MAX_RECTS: usize = 24;
 
 /// A rectangle in buffer pixels; always inside its buffer and never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rect {
+pub(crate) struct Rect {
     /// Left edge.
-    pub x: i32,
+    pub(crate) x: i32,
     /// Upper edge.
-    pub y: i32,
+    pub(crate) y: i32,
     /// Width.
-    pub width: i32,
+    pub(crate) width: i32,
     /// Height.
-    pub height: i32,
+    pub(crate) height: i32,
 }
 
 /// What one commit changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// Everything, or nobody can tell.
     All,
     /// These rectangles.
@@ -37,7 +37,7 @@ pub enum Damage {
 
 /// The damage of a surface's last commits.
 #[derive(Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     commits: VecDeque<Damage>,
     newest: u64,
 }
@@ -45,18 +45,22 @@ pub struct History {
 impl Rect {
     /// Returns the part of the rectangle inside a buffer of `width` by `height`.
     #[must_use]
-    pub fn clipped(self, width: i32, height: i32) -> Option<Self> {
+    pub(crate) fn clipped(self, width: i32, height: i32) -> Option<Self> {
         let left = self.x.clamp(0, width);
         let top = self.y.clamp(0, height);
         let right = self.x.saturating_add(self.width).clamp(0, width);
         let bottom = self.y.saturating_add(self.height).clamp(0, height);
-        (right > left && bottom > top)
-            .then(|| Self { x: left, y: top, width: right - left, height: bottom - top })
+        (right > left && bottom > top).then(|| Self {
+            x: left,
+            y: top,
+            width: right - left,
+            height: bottom - top,
+        })
     }
 
     /// Returns the rectangle with all its numbers multiplied, for buffer scales.
     #[must_use]
-    pub fn scaled(self, by: i32) -> Self {
+    pub(crate) fn scaled(self, by: i32) -> Self {
         Self {
             x: self.x.saturating_mul(by),
             y: self.y.saturating_mul(by),
@@ -69,7 +73,12 @@ impl Rect {
         let right = (self.x + self.width).max(other.x + other.width);
         let bottom = (self.y + self.height).max(other.y + other.height);
         let (x, y) = (self.x.min(other.x), self.y.min(other.y));
-        Self { x, y, width: right - x, height: bottom - y }
+        Self {
+            x,
+            y,
+            width: right - x,
+            height: bottom - y,
+        }
     }
 
     fn area(self) -> i64 {
@@ -79,7 +88,7 @@ impl Rect {
 
 impl History {
     /// Notes the damage of a new commit and returns the commit's number.
-    pub fn push(&mut self, damage: Damage) -> u64 {
+    pub(crate) fn push(&mut self, damage: Damage) -> u64 {
         if self.commits.len() == HISTORY {
             self.commits.pop_front();
         }
@@ -90,8 +99,13 @@ impl History {
 
     /// Returns what has changed since commit `seen`, clipped to a buffer of `width` by `height`.
     #[must_use]
-    pub fn since(&self, seen: Option<u64>, width: i32, height: i32) -> Vec<Rect> {
-        let whole = Rect { x: 0, y: 0, width, height };
+    pub(crate) fn since(&self, seen: Option<u64>, width: i32, height: i32) -> Vec<Rect> {
+        let whole = Rect {
+            x: 0,
+            y: 0,
+            width,
+            height,
+        };
         let missed = seen.and_then(|seen| usize::try_from(self.newest - seen).ok());
         let Some(missed) = missed.filter(|missed| *missed <= self.commits.len()) else {
             return vec![whole];
@@ -113,7 +127,9 @@ impl History {
 fn merged(mut rects: Vec<Rect>) -> Vec<Rect> {
     rects.sort_unstable_by_key(|rect| (rect.y, rect.x));
     rects.dedup();
-    let Some(bounds) = rects.iter().copied().reduce(Rect::union) else { return rects };
+    let Some(bounds) = rects.iter().copied().reduce(Rect::union) else {
+        return rects;
+    };
     let total: i64 = rects.iter().map(|rect| rect.area()).sum();
     if rects.len() > MAX_RECTS || total >= bounds.area() {
         return vec![bounds];
@@ -126,7 +142,12 @@ mod tests {
     use super::*;
 
     fn rect(x: i32, y: i32, width: i32, height: i32) -> Rect {
-        Rect { x, y, width, height }
+        Rect {
+            x,
+            y,
+            width,
+            height,
+        }
     }
 
     #[test]
@@ -142,7 +163,10 @@ mod tests {
         let first = history.push(Damage::All);
         history.push(Damage::Rects(vec![rect(0, 0, 1, 1)]));
         history.push(Damage::Rects(vec![rect(5, 5, 1, 1)]));
-        assert_eq!(history.since(Some(first), 10, 10), [rect(0, 0, 1, 1), rect(5, 5, 1, 1)]);
+        assert_eq!(
+            history.since(Some(first), 10, 10),
+            [rect(0, 0, 1, 1), rect(5, 5, 1, 1)]
+        );
     }
 
     #[test]
@@ -159,7 +183,10 @@ mod tests {
     fn damage_of_infinite_size_is_clipped() {
         let mut history = History::default();
         let first = history.push(Damage::All);
-        history.push(Damage::Rects(vec![rect(i32::MIN, 3, i32::MAX, i32::MAX), rect(2, 2, i32::MAX, 1)]));
+        history.push(Damage::Rects(vec![
+            rect(i32::MIN, 3, i32::MAX, i32::MAX),
+            rect(2, 2, i32::MAX, 1),
+        ]));
         assert_eq!(history.since(Some(first), 10, 10), [rect(2, 2, 8, 1)]);
     }
 

@@ -35,35 +35,39 @@ use wl_proxy::protocols::wp_primary_selection_unstable_v1::zwp_primary_selection
 
 use crate::presentation::PresentationHandler;
 use crate::shm::{Pools, ShmHandler};
-use crate::xwm::bridge::{Bridge, InputWatch, ShellHandler};
 use crate::surface::{CompositorHandler, Surfaces, with_surface};
+use crate::xwm::bridge::{Bridge, InputWatch, ShellHandler};
 
 /// What the handlers of one client share.
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// The way to the host.
-    pub channel: Shared,
+    pub(crate) channel: Shared,
     /// The client's shared memory.
-    pub pools: Rc<Pools>,
+    pub(crate) pools: Rc<Pools>,
     /// The client's surfaces.
-    pub surfaces: Rc<Surfaces>,
+    pub(crate) surfaces: Rc<Surfaces>,
     /// The window manager to tell, if the client is Xwayland.
-    pub bridge: Option<Rc<Bridge>>,
+    pub(crate) bridge: Option<Rc<Bridge>>,
 }
 
 impl Context {
     /// Hangs this side's handlers on an object that has just been bound.
-    pub fn adopt(&self, object: &Rc<dyn Object>) {
+    pub(crate) fn adopt(&self, object: &Rc<dyn Object>) {
         match object.interface() {
             ObjectInterface::WlShm => {
-                object.downcast::<WlShm>().set_handler(ShmHandler(self.pools.clone()));
+                object
+                    .downcast::<WlShm>()
+                    .set_handler(ShmHandler(self.pools.clone()));
             }
             ObjectInterface::WlCompositor => {
                 let handler = CompositorHandler(self.surfaces.clone());
                 object.downcast::<WlCompositor>().set_handler(handler);
             }
             ObjectInterface::WpViewporter => {
-                object.downcast::<WpViewporter>().set_handler(ViewporterHandler);
+                object
+                    .downcast::<WpViewporter>()
+                    .set_handler(ViewporterHandler);
             }
             ObjectInterface::WpPresentation => {
                 let handler = PresentationHandler(self.channel.clone());
@@ -71,20 +75,28 @@ impl Context {
             }
             ObjectInterface::WlDataDeviceManager => {
                 let handler = DataManager(self.channel.clone());
-                object.downcast::<WlDataDeviceManager>().set_handler(handler);
+                object
+                    .downcast::<WlDataDeviceManager>()
+                    .set_handler(handler);
             }
             ObjectInterface::ZwpPrimarySelectionDeviceManagerV1 => {
                 let handler = DataManager(self.channel.clone());
-                object.downcast::<ZwpPrimarySelectionDeviceManagerV1>().set_handler(handler);
+                object
+                    .downcast::<ZwpPrimarySelectionDeviceManagerV1>()
+                    .set_handler(handler);
             }
             ObjectInterface::WlSeat => {
                 if let Some(bridge) = &self.bridge {
-                    object.downcast::<WlSeat>().set_handler(InputWatch(bridge.clone()));
+                    object
+                        .downcast::<WlSeat>()
+                        .set_handler(InputWatch(bridge.clone()));
                 }
             }
             ObjectInterface::XwaylandShellV1 => {
                 if let Some(bridge) = &self.bridge {
-                    object.downcast::<XwaylandShellV1>().set_handler(ShellHandler(bridge.clone()));
+                    object
+                        .downcast::<XwaylandShellV1>()
+                        .set_handler(ShellHandler(bridge.clone()));
                 }
             }
             _ => {}
@@ -93,7 +105,7 @@ impl Context {
 }
 
 /// Handles `wl_display` of a client.
-pub struct DisplayHandler(pub Context);
+pub(crate) struct DisplayHandler(pub(crate) Context);
 
 impl WlDisplayHandler for DisplayHandler {
     fn handle_get_registry(&mut self, slf: &Rc<WlDisplay>, registry: &Rc<WlRegistry>) {
@@ -102,7 +114,10 @@ impl WlDisplayHandler for DisplayHandler {
         if self.0.bridge.is_some() {
             mapper.add_synthetic_global(registry, ObjectInterface::XwaylandShellV1, 1);
         }
-        registry.set_handler(RegistryHandler { context: self.0.clone(), mapper });
+        registry.set_handler(RegistryHandler {
+            context: self.0.clone(),
+            mapper,
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use vsock::{VMADDR_CID_HOST, VsockStream};
 
 /// Where the host end listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// This port of the host: `vsock:7781`.
     Vsock(u32),
     /// A unix socket that carries bytes only, as a hybrid vsock does: `unix:/path`.
@@ -23,7 +23,7 @@ pub enum Address {
 /// An address that is not one of the three forms.
 #[derive(Debug, Error)]
 #[error("{0} is not vsock:PORT, unix:PATH or direct:PATH")]
-pub struct AddressError(String);
+pub(crate) struct AddressError(String);
 
 impl FromStr for Address {
     type Err = AddressError;
@@ -44,7 +44,7 @@ impl Address {
     ///
     /// # Errors
     /// When nobody listens there.
-    pub fn connect(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Vsock(port) => {
                 VsockStream::connect_with_cid_port(VMADDR_CID_HOST, *port).map(OwnedFd::from)
@@ -60,8 +60,14 @@ mod tests {
 
     #[test]
     fn addresses_are_parsed_strictly() {
-        assert_eq!("vsock:7781".parse::<Address>().unwrap(), Address::Vsock(7781));
-        assert_eq!("unix:/a:b".parse::<Address>().unwrap(), Address::Stream("/a:b".into()));
+        assert_eq!(
+            "vsock:7781".parse::<Address>().unwrap(),
+            Address::Vsock(7781)
+        );
+        assert_eq!(
+            "unix:/a:b".parse::<Address>().unwrap(),
+            Address::Stream("/a:b".into())
+        );
         for bad in ["7781", "vsock:", "vsock:-1", "tcp:1"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }

@@ -23,7 +23,7 @@ const MAX_PASSED: i32 = 8;
 ///
 /// # Errors
 /// When there is no such place or another server answers there.
-pub fn sockets(path: &Path, display: u32) -> anyhow::Result<(UnixListener, Vec<OwnedFd>)> {
+pub(crate) fn sockets(path: &Path, display: u32) -> anyhow::Result<(UnixListener, Vec<OwnedFd>)> {
     let (mut wayland, mut x) = (None, Vec::new());
     for passed in passed_sockets()? {
         let listener = UnixListener::from(passed);
@@ -45,8 +45,12 @@ pub fn sockets(path: &Path, display: u32) -> anyhow::Result<(UnixListener, Vec<O
 
 fn is_x(listener: &UnixListener) -> bool {
     listener.local_addr().is_ok_and(|address| {
-        let named = address.as_pathname().map(|path| path.as_os_str().as_bytes());
-        let name = named.or_else(|| address.as_abstract_name()).unwrap_or_default();
+        let named = address
+            .as_pathname()
+            .map(|path| path.as_os_str().as_bytes());
+        let name = named
+            .or_else(|| address.as_abstract_name())
+            .unwrap_or_default();
         name.starts_with(X_PATH.as_bytes())
     })
 }
@@ -55,7 +59,7 @@ fn is_x(listener: &UnixListener) -> bool {
 ///
 /// # Errors
 /// When another server answers there or the place can't be written.
-pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!("another server listens on {}", path.display());
     }
@@ -67,7 +71,7 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 ///
 /// # Errors
 /// When there is no runtime directory.
-pub fn in_runtime_directory(path: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn in_runtime_directory(path: &Path) -> anyhow::Result<PathBuf> {
     if path.is_absolute() {
         return Ok(path.to_owned());
     }
@@ -77,7 +81,11 @@ pub fn in_runtime_directory(path: &Path) -> anyhow::Result<PathBuf> {
 
 /// Returns the listening sockets that systemd has passed to this process (sd_listen_fds(3)).
 fn passed_sockets() -> anyhow::Result<Vec<OwnedFd>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<i32>().ok())
+    };
     if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
         return Ok(Vec::new());
     }

@@ -2,6 +2,7 @@
 //! a connection of its own to the host end, which shows the windows and decides what is allowed.
 
 mod client;
+mod control;
 mod damage;
 mod globals;
 mod link;
@@ -52,8 +53,21 @@ struct Arguments {
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TESTUDO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(&Arguments::parse()) {
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    // One binary, two names, as every program of ours.
+    let name = std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let outcome = if name.file_name().is_some_and(|name| name == "sommelierctl") {
+        control::run()
+    } else {
+        run(&Arguments::parse())
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -64,24 +78,48 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let host: Address = arguments.host.parse()?;
-    let codec = if arguments.compress { Codec::Lz4 } else { Codec::None };
-    let shop = Arc::new(Shop { host, codec, clients: Registry::default() });
+    let codec = if arguments.compress {
+        Codec::Lz4
+    } else {
+        Codec::None
+    };
+    let shop = Arc::new(Shop {
+        host,
+        codec,
+        clients: Registry::default(),
+    });
     let (listener, sockets) = listen::sockets(&arguments.socket, arguments.display)?;
     let program = arguments.xwayland.clone();
-    let display = Display { number: arguments.display, sockets, program };
+    let display = Display {
+        number: arguments.display,
+        sockets,
+        program,
+    };
     let x_shop = shop.clone();
-    std::thread::Builder::new().name("x".into()).spawn(move || {
-        if let Err(error) = xwayland::serve(&x_shop, &display) {
-            tracing::error!("{error:#}");
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("x".into())
+        .spawn(move || {
+            if let Err(error) = xwayland::serve(&x_shop, &display) {
+                tracing::error!("{error:#}");
+            }
+        })?;
+    let clients = shop.clients.clone();
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            if let Err(error) = control::serve(&clients) {
+                tracing::warn!("no counters for sommelierctl: {error:#}");
+            }
+        })?;
     loop {
         let (socket, _) = listener.accept()?;
         let shop = shop.clone();
-        std::thread::Builder::new().name("client".into()).spawn(move || {
-            if let Err(error) = client::serve(&shop, socket.into()) {
-                tracing::warn!("{error:#}");
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("client".into())
+            .spawn(move || {
+                if let Err(error) = client::serve(&shop, socket.into()) {
+                    tracing::warn!("{error:#}");
+                }
+            })?;
     }
 }

@@ -15,7 +15,7 @@ const NS_PER_S: i128 = 1_000_000_000;
 
 /// Handles `wp_presentation` and each feedback made through it.
 #[derive(Clone)]
-pub struct PresentationHandler(pub Shared);
+pub(crate) struct PresentationHandler(pub(crate) Shared);
 
 impl WpPresentationHandler for PresentationHandler {
     fn handle_feedback(

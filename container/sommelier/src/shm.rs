@@ -20,7 +20,7 @@ use crate::damage::Rect;
 const WORTH_DISCARDING: u32 = 64 * 1024;
 
 /// All pools of one client.
-pub struct Pools {
+pub(crate) struct Pools {
     channel: Shared,
     next: Cell<u32>,
     /// A buffer of each pool, to name in a protocol error.
@@ -37,7 +37,7 @@ struct Pool {
 }
 
 /// A client's buffer in shared memory.
-pub struct Buffer {
+pub(crate) struct Buffer {
     pool: Rc<Pool>,
     offset: u32,
     width: i32,
@@ -53,13 +53,17 @@ pub struct Buffer {
 impl Pools {
     /// Returns the empty set of a client on `channel`.
     #[must_use]
-    pub fn new(channel: Shared) -> Rc<Self> {
-        Rc::new(Self { channel, next: Cell::new(1), sent: RefCell::default() })
+    pub(crate) fn new(channel: Shared) -> Rc<Self> {
+        Rc::new(Self {
+            channel,
+            next: Cell::new(1),
+            sent: RefCell::default(),
+        })
     }
 
     /// Returns a buffer of pool `id`, the one sent last.
     #[must_use]
-    pub fn buffer_of(&self, id: u32) -> Option<Rc<WlBuffer>> {
+    pub(crate) fn buffer_of(&self, id: u32) -> Option<Rc<WlBuffer>> {
         self.sent.borrow().get(&id).and_then(Weak::upgrade)
     }
 }
@@ -74,7 +78,7 @@ impl Drop for Pool {
 }
 
 /// Handles `wl_shm`.
-pub struct ShmHandler(pub Rc<Pools>);
+pub(crate) struct ShmHandler(pub(crate) Rc<Pools>);
 
 impl WlShmHandler for ShmHandler {
     fn handle_create_pool(
@@ -89,7 +93,10 @@ impl WlShmHandler for ShmHandler {
         let bytes = u32::try_from(size).unwrap_or(0);
         let number = pools.next.get();
         pools.next.set(number.wrapping_add(1));
-        pools.channel.borrow_mut().memory(Memory::Pool { id: number, size: bytes });
+        pools.channel.borrow_mut().memory(Memory::Pool {
+            id: number,
+            size: bytes,
+        });
         if slf.try_send_create_pool(id, fd, size).is_ok() {
             pools.channel.borrow_mut().expect_fd(FdRole::Pool(number));
         }
@@ -144,7 +151,10 @@ impl WlShmPoolHandler for PoolHandler {
             && bytes > self.0.size.get()
         {
             self.0.size.set(bytes);
-            let grown = Memory::Pool { id: self.0.id, size: bytes };
+            let grown = Memory::Pool {
+                id: self.0.id,
+                size: bytes,
+            };
             self.0.owner.channel.borrow_mut().memory(grown);
         }
         slf.send_resize(size);
@@ -174,7 +184,11 @@ impl Pool {
         for rest in uncovered(range, &used) {
             let len = rest.end.min(size).saturating_sub(rest.start);
             if !busy && len >= WORTH_DISCARDING {
-                let part = Memory::Discard { id: self.id, offset: rest.start, len };
+                let part = Memory::Discard {
+                    id: self.id,
+                    offset: rest.start,
+                    len,
+                };
                 self.owner.channel.borrow_mut().memory(part);
             }
         }
@@ -201,14 +215,17 @@ fn uncovered(range: &Range<u32>, others: &[Range<u32>]) -> Vec<Range<u32>> {
 impl Buffer {
     /// Returns width and height in pixels.
     #[must_use]
-    pub fn size(&self) -> (i32, i32) {
+    pub(crate) fn size(&self) -> (i32, i32) {
         (self.width, self.height)
     }
 
     /// Returns the commit of `surface` at which the host last got this buffer.
     #[must_use]
-    pub fn seen_by(&self, surface: u64) -> Option<u64> {
-        self.seen.get().filter(|(seen, _)| *seen == surface).map(|(_, commit)| commit)
+    pub(crate) fn seen_by(&self, surface: u64) -> Option<u64> {
+        self.seen
+            .get()
+            .filter(|(seen, _)| *seen == surface)
+            .map(|(_, commit)| commit)
     }
 
     fn range(&self) -> Range<u32> {
@@ -217,18 +234,23 @@ impl Buffer {
     }
 
     /// Notes that the host has this buffer as of `commit` of `surface`.
-    pub fn mark_seen(&self, surface: u64, commit: u64) {
+    pub(crate) fn mark_seen(&self, surface: u64, commit: u64) {
         self.seen.set(Some((surface, commit)));
         self.busy.set(true);
     }
 
     /// Queues the pixels of `rect` and returns how many bytes these are.
-    pub fn send(&self, object: &Rc<WlBuffer>, rect: Rect) -> u64 {
-        let Some(grid) = self.grid(rect) else { return 0 };
+    pub(crate) fn send(&self, object: &Rc<WlBuffer>, rect: Rect) -> u64 {
+        let Some(grid) = self.grid(rect) else {
+            return 0;
+        };
         let pools = &self.pool.owner;
         let rows = Rows::new(self.pool.file.clone(), self.pool.id, grid);
         let len = rows.len();
-        pools.sent.borrow_mut().insert(self.pool.id, Rc::downgrade(object));
+        pools
+            .sent
+            .borrow_mut()
+            .insert(self.pool.id, Rc::downgrade(object));
         pools.channel.borrow_mut().memory(Memory::Rows(rows));
         len
     }
@@ -238,34 +260,83 @@ impl Buffer {
     fn grid(&self, rect: Rect) -> Option<Grid> {
         let stride = u32::try_from(self.stride).ok()?;
         let (x, y) = (u32::try_from(rect.x).ok()?, u32::try_from(rect.y).ok()?);
-        let (width, rows) = (u32::try_from(rect.width).ok()?, u32::try_from(rect.height).ok()?);
+        let (width, rows) = (
+            u32::try_from(rect.width).ok()?,
+            u32::try_from(rect.height).ok()?,
+        );
         let pixel = self.pixel_len?;
         let row_len = width.checked_mul(pixel)?;
-        let offset = self.offset.checked_add(y.checked_mul(stride)?)?.checked_add(x.checked_mul(pixel)?)?;
-        let end = u64::from(offset) + u64::from(stride) * u64::from(rows.max(1) - 1) + u64::from(row_len);
+        let offset = self
+            .offset
+            .checked_add(y.checked_mul(stride)?)?
+            .checked_add(x.checked_mul(pixel)?)?;
+        let end =
+            u64::from(offset) + u64::from(stride) * u64::from(rows.max(1) - 1) + u64::from(row_len);
         let inside = end <= u64::from(self.pool.size.get()) && row_len <= stride;
-        inside.then_some(Grid { offset, stride, row_len, rows })
+        inside.then_some(Grid {
+            offset,
+            stride,
+            row_len,
+            rows,
+        })
     }
 }
 
 /// Returns the handler data of a buffer, if it is one in shared memory.
-pub fn with_buffer<R>(object: &Rc<WlBuffer>, act: impl FnOnce(&Buffer) -> R) -> Option<R> {
-    object.try_get_handler_ref::<Buffer>().ok().map(|buffer| act(&buffer))
+pub(crate) fn with_buffer<R>(object: &Rc<WlBuffer>, act: impl FnOnce(&Buffer) -> R) -> Option<R> {
+    object
+        .try_get_handler_ref::<Buffer>()
+        .ok()
+        .map(|buffer| act(&buffer))
 }
 
 /// Returns the bytes of one pixel of a packed format.
 fn pixel_len(format: WlShmFormat) -> Option<u32> {
     use WlShmFormat as F;
     match format {
-        F::ARGB8888 | F::XRGB8888 | F::ABGR8888 | F::XBGR8888 | F::RGBA8888 | F::RGBX8888
-        | F::BGRA8888 | F::BGRX8888 | F::ARGB2101010 | F::XRGB2101010 | F::ABGR2101010
-        | F::XBGR2101010 | F::RGBA1010102 | F::RGBX1010102 | F::BGRA1010102 | F::BGRX1010102 => Some(4),
+        F::ARGB8888
+        | F::XRGB8888
+        | F::ABGR8888
+        | F::XBGR8888
+        | F::RGBA8888
+        | F::RGBX8888
+        | F::BGRA8888
+        | F::BGRX8888
+        | F::ARGB2101010
+        | F::XRGB2101010
+        | F::ABGR2101010
+        | F::XBGR2101010
+        | F::RGBA1010102
+        | F::RGBX1010102
+        | F::BGRA1010102
+        | F::BGRX1010102 => Some(4),
         F::RGB888 | F::BGR888 => Some(3),
-        F::RGB565 | F::BGR565 | F::ARGB4444 | F::XRGB4444 | F::ARGB1555 | F::XRGB1555
-        | F::ABGR4444 | F::XBGR4444 | F::RGBA4444 | F::RGBX4444 | F::BGRA4444 | F::BGRX4444
-        | F::ABGR1555 | F::XBGR1555 | F::RGBA5551 | F::RGBX5551 | F::BGRA5551 | F::BGRX5551 => Some(2),
-        F::ARGB16161616F | F::XRGB16161616F | F::ABGR16161616F | F::XBGR16161616F
-        | F::ABGR16161616 | F::XBGR16161616 | F::ARGB16161616 | F::XRGB16161616 => Some(8),
+        F::RGB565
+        | F::BGR565
+        | F::ARGB4444
+        | F::XRGB4444
+        | F::ARGB1555
+        | F::XRGB1555
+        | F::ABGR4444
+        | F::XBGR4444
+        | F::RGBA4444
+        | F::RGBX4444
+        | F::BGRA4444
+        | F::BGRX4444
+        | F::ABGR1555
+        | F::XBGR1555
+        | F::RGBA5551
+        | F::RGBX5551
+        | F::BGRA5551
+        | F::BGRX5551 => Some(2),
+        F::ARGB16161616F
+        | F::XRGB16161616F
+        | F::ABGR16161616F
+        | F::XBGR16161616F
+        | F::ABGR16161616
+        | F::XBGR16161616
+        | F::ARGB16161616
+        | F::XRGB16161616 => Some(8),
         F::R8 | F::C8 => Some(1),
         _ => None,
     }
@@ -277,9 +348,16 @@ mod tests {
 
     #[test]
     fn only_what_no_other_buffer_covers_is_free() {
-        assert_eq!(uncovered(&(0..100), &[]), [0..100]);
-        assert_eq!(uncovered(&(0..100), &[10..200]), [0..10]);
-        assert_eq!(uncovered(&(0..100), &[40..50, 0..5]), [5..40, 50..100]);
-        assert!(uncovered(&(10..20), &[0..100]).is_empty());
+        let free = |others: &[(u32, u32)]| -> Vec<(u32, u32)> {
+            let others: Vec<_> = others.iter().map(|(start, end)| *start..*end).collect();
+            uncovered(&(10..100), &others)
+                .into_iter()
+                .map(|part| (part.start, part.end))
+                .collect()
+        };
+        assert_eq!(free(&[]), [(10, 100)]);
+        assert_eq!(free(&[(20, 200)]), [(10, 20)]);
+        assert_eq!(free(&[(40, 50), (0, 15)]), [(15, 40), (50, 100)]);
+        assert!(free(&[(0, 100)]).is_empty());
     }
 }

@@ -26,7 +26,7 @@ const MAX_UNSEEN_COMMITS: u32 = 2;
 const MAX_DAMAGE: usize = 512;
 
 /// What all surfaces of a client share.
-pub struct Surfaces {
+pub(crate) struct Surfaces {
     channel: Shared,
     stats: Stats,
     held: RefCell<VecDeque<(Rc<WlCallback>, u32)>>,
@@ -37,14 +37,21 @@ pub struct Surfaces {
 impl Surfaces {
     /// Returns the surfaces of a client on `channel`.
     #[must_use]
-    pub fn new(channel: Shared, stats: Stats, bridge: Option<Rc<Bridge>>) -> Rc<Self> {
-        Rc::new(Self { channel, stats, held: RefCell::default(), bridge })
+    pub(crate) fn new(channel: Shared, stats: Stats, bridge: Option<Rc<Bridge>>) -> Rc<Self> {
+        Rc::new(Self {
+            channel,
+            stats,
+            held: RefCell::default(),
+            bridge,
+        })
     }
 
     /// Lets frame callbacks go once the host has caught up.
-    pub fn release_held(&self) {
+    pub(crate) fn release_held(&self) {
         while !self.behind() {
-            let Some((callback, time)) = self.held.borrow_mut().pop_front() else { break };
+            let Some((callback, time)) = self.held.borrow_mut().pop_front() else {
+                break;
+            };
             callback.send_done(time);
             callback.delete_id();
         }
@@ -56,7 +63,7 @@ impl Surfaces {
 }
 
 /// Handles `wl_compositor`.
-pub struct CompositorHandler(pub Rc<Surfaces>);
+pub(crate) struct CompositorHandler(pub(crate) Rc<Surfaces>);
 
 impl WlCompositorHandler for CompositorHandler {
     fn handle_create_surface(&mut self, slf: &Rc<WlCompositor>, id: &Rc<WlSurface>) {
@@ -71,7 +78,11 @@ impl WlCompositorHandler for CompositorHandler {
 }
 
 /// One surface.
-pub struct Surface {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the surface"
+)]
+pub(crate) struct Surface {
     shared: Rc<Surfaces>,
     attached: Option<Rc<WlBuffer>>,
     damage: Vec<Rect>,
@@ -111,12 +122,12 @@ impl Surface {
     }
 
     /// Keeps what the client draws back until [`Surface::open`].
-    pub fn hold_back(&mut self) {
+    pub(crate) fn hold_back(&mut self) {
         self.gate = Gate::Shut { committed: false };
     }
 
     /// Lets what the client draws through, from its last picture on.
-    pub fn open(&mut self, surface: &Rc<WlSurface>) {
+    pub(crate) fn open(&mut self, surface: &Rc<WlSurface>) {
         if let Gate::Shut { committed } = std::mem::replace(&mut self.gate, Gate::Open)
             && committed
         {
@@ -137,7 +148,7 @@ impl Surface {
     }
 
     /// Notes that the surface has got, or lost, a viewport.
-    pub fn set_viewport(&mut self, viewport: bool) {
+    pub(crate) fn set_viewport(&mut self, viewport: bool) {
         self.viewport = viewport;
     }
 
@@ -148,13 +159,19 @@ impl Surface {
         if std::mem::take(&mut self.damage_unknown) || (opaque && !surface_damage.is_empty()) {
             return Damage::All;
         }
-        rects.extend(surface_damage.into_iter().map(|rect| rect.scaled(self.scale)));
+        rects.extend(
+            surface_damage
+                .into_iter()
+                .map(|rect| rect.scaled(self.scale)),
+        );
         Damage::Rects(rects)
     }
 
     fn send_pixels(&mut self, surface: &Rc<WlSurface>) {
         let damage = self.take_damage();
-        let Some(object) = self.attached.take() else { return };
+        let Some(object) = self.attached.take() else {
+            return;
+        };
         let id = surface.unique_id();
         let commit = self.history.push(damage);
         let history = &self.history;
@@ -162,7 +179,10 @@ impl Surface {
             let (width, height) = buffer.size();
             let rects = history.since(buffer.seen_by(id), width, height);
             buffer.mark_seen(id, commit);
-            rects.into_iter().map(|rect| buffer.send(&object, rect)).sum::<u64>()
+            rects
+                .into_iter()
+                .map(|rect| buffer.send(&object, rect))
+                .sum::<u64>()
         });
         let sent = sent.unwrap_or(0);
         if sent > 0 {
@@ -188,16 +208,33 @@ impl WlSurfaceHandler for Surface {
 
     fn handle_damage(&mut self, slf: &Rc<WlSurface>, x: i32, y: i32, width: i32, height: i32) {
         if self.surface_damage.len() < MAX_DAMAGE {
-            self.surface_damage.push(Rect { x, y, width, height });
+            self.surface_damage.push(Rect {
+                x,
+                y,
+                width,
+                height,
+            });
         } else {
             self.damage_unknown = true;
         }
         slf.send_damage(x, y, width, height);
     }
 
-    fn handle_damage_buffer(&mut self, slf: &Rc<WlSurface>, x: i32, y: i32, width: i32, height: i32) {
+    fn handle_damage_buffer(
+        &mut self,
+        slf: &Rc<WlSurface>,
+        x: i32,
+        y: i32,
+        width: i32,
+        height: i32,
+    ) {
         if self.damage.len() < MAX_DAMAGE {
-            self.damage.push(Rect { x, y, width, height });
+            self.damage.push(Rect {
+                x,
+                y,
+                width,
+                height,
+            });
         } else {
             self.damage_unknown = true;
         }
@@ -225,7 +262,10 @@ impl WlSurfaceHandler for Surface {
 
     fn handle_frame(&mut self, slf: &Rc<WlSurface>, callback: &Rc<WlCallback>) {
         slf.send_frame(callback);
-        callback.set_handler(FrameDone { shared: self.shared.clone(), held: false });
+        callback.set_handler(FrameDone {
+            shared: self.shared.clone(),
+            held: false,
+        });
     }
 
     fn handle_destroy(&mut self, slf: &Rc<WlSurface>) {
@@ -262,7 +302,7 @@ impl WlCallbackHandler for FrameDone {
 }
 
 /// Changes the handler of `surface`, if it is one of ours.
-pub fn with_surface(surface: &Rc<WlSurface>, act: impl FnOnce(&mut Surface)) {
+pub(crate) fn with_surface(surface: &Rc<WlSurface>, act: impl FnOnce(&mut Surface)) {
     if let Ok(mut handler) = surface.try_get_handler_mut::<Surface>() {
         act(&mut handler);
     }

@@ -31,23 +31,26 @@ const LINGER_S: &str = "10";
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The X display of the container.
-pub struct Display {
+pub(crate) struct Display {
     /// Its number.
-    pub number: u32,
+    pub(crate) number: u32,
     /// The sockets on which programs connect.
-    pub sockets: Vec<OwnedFd>,
+    pub(crate) sockets: Vec<OwnedFd>,
     /// The X server's program.
-    pub program: String,
+    pub(crate) program: String,
 }
 
 /// Serves X programs until the sockets fail.
 ///
 /// # Errors
 /// When the kernel refuses to wait.
-pub fn serve(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
+pub(crate) fn serve(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
     loop {
-        let mut fds: Vec<_> =
-            display.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = display
+            .sockets
+            .iter()
+            .map(|socket| PollFd::new(socket, PollFlags::IN))
+            .collect();
         rustix::event::poll(&mut fds, None).context("cannot wait for x programs")?;
         drop(fds);
         let started = Instant::now();
@@ -64,7 +67,8 @@ pub fn serve(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
 fn run_once(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
     let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
     let (manager, server) = UnixStream::pair().context("cannot make a socket pair")?;
-    ours.set_nonblocking(true).context("cannot prepare a socket")?;
+    ours.set_nonblocking(true)
+        .context("cannot prepare a socket")?;
     let mut child = start(display, theirs.into(), server.into())?;
     let outcome = run_session(shop, ours.into(), manager);
     // An X server without its manager shows nothing.
@@ -75,7 +79,9 @@ fn run_once(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
 
 fn start(display: &Display, wayland: OwnedFd, manager: OwnedFd) -> anyhow::Result<Child> {
     let mut command = Command::new(&display.program);
-    command.arg(format!(":{}", display.number)).args(["-rootless", "-terminate", LINGER_S]);
+    command
+        .arg(format!(":{}", display.number))
+        .args(["-rootless", "-terminate", LINGER_S]);
     command.arg("-wm").arg(manager.as_raw_fd().to_string());
     let mut kept = Vec::new();
     for socket in &display.sockets {
@@ -86,7 +92,9 @@ fn start(display: &Display, wayland: OwnedFd, manager: OwnedFd) -> anyhow::Resul
     command.env("WAYLAND_SOCKET", wayland.as_raw_fd().to_string());
     kept.extend([wayland, manager]);
     sys::spawn::tie(&mut command, kept);
-    command.spawn().with_context(|| format!("cannot start {}", display.program))
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {}", display.program))
 }
 
 fn run_session(shop: &Arc<Shop>, socket: OwnedFd, manager: UnixStream) -> anyhow::Result<()> {
@@ -97,7 +105,10 @@ fn run_session(shop: &Arc<Shop>, socket: OwnedFd, manager: UnixStream) -> anyhow
     let own = own::collect(&connection.state);
     let sockets = (&Rc::new(socket), &connection.server);
     let session = Session::new(connection.state, sockets, connection.channel, Side::Guest)?;
-    session.client().display().set_handler(DisplayHandler(context.clone()));
+    session
+        .client()
+        .display()
+        .set_handler(DisplayHandler(context.clone()));
     let client = session.client().clone();
     let (ready, greeted) = greet(manager)?;
     let mut extras = XExtras {
@@ -114,18 +125,22 @@ fn run_session(shop: &Arc<Shop>, socket: OwnedFd, manager: UnixStream) -> anyhow
 
 /// Connects to the server as its manager, on a thread of its own: the server answers only while its
 /// Wayland connection is served here. The descriptor becomes readable when it has.
-fn greet(stream: UnixStream) -> anyhow::Result<(OwnedFd, Receiver<anyhow::Result<RustConnection>>)> {
+fn greet(
+    stream: UnixStream,
+) -> anyhow::Result<(OwnedFd, Receiver<anyhow::Result<RustConnection>>)> {
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     let (sender, receiver) = channel();
-    std::thread::Builder::new().name("x-greeting".into()).spawn(move || {
-        let connect = || -> anyhow::Result<RustConnection> {
-            let (stream, _) = DefaultStream::from_unix_stream(stream)?;
-            Ok(RustConnection::connect_to_stream(stream, 0)?)
-        };
-        // If nobody listens any more, the session is over already.
-        let _ = sender.send(connect());
-        drop(writer);
-    })?;
+    std::thread::Builder::new()
+        .name("x-greeting".into())
+        .spawn(move || {
+            let connect = || -> anyhow::Result<RustConnection> {
+                let (stream, _) = DefaultStream::from_unix_stream(stream)?;
+                Ok(RustConnection::connect_to_stream(stream, 0)?)
+            };
+            // If nobody listens any more, the session is over already.
+            let _ = sender.send(connect());
+            drop(writer);
+        })?;
     Ok((reader.into(), receiver))
 }
 
@@ -161,7 +176,8 @@ impl Extras for XExtras {
                     self.own.clone(),
                     self.wayland.clone(),
                 );
-                self.manager = Manager::Running(Box::new(xwm.map_err(|error| lost(&error.into()))?));
+                self.manager =
+                    Manager::Running(Box::new(xwm.map_err(|error| lost(&error.into()))?));
             } else if Instant::now() > *until {
                 return Err(SessionError::Ended("the x server does not answer"));
             }

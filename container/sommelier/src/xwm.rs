@@ -9,17 +9,19 @@
 //! by its number (older ones). Positions mean nothing to Wayland, so every window with a frame is at
 //! the origin of the X world, and menus are placed relative to it.
 
-pub mod atoms;
-pub mod bridge;
+mod atoms;
+pub(crate) mod bridge;
 mod clients;
 mod events;
-pub mod incoming;
-pub mod outgoing;
-pub mod own;
+mod incoming;
+mod offers;
+mod outgoing;
+pub(crate) mod own;
 mod properties;
-pub mod selection;
+mod selection;
 mod setup;
 mod show;
+mod types;
 mod window;
 
 use std::collections::HashMap;
@@ -39,7 +41,7 @@ use self::window::Window;
 
 /// What the X server does not let us do.
 #[derive(Debug, Error)]
-pub enum XwmError {
+pub(crate) enum XwmError {
     /// There is no server, or it does not take us as its manager.
     #[error("cannot connect to the x server")]
     Connect(#[from] ConnectError),
@@ -55,7 +57,7 @@ pub enum XwmError {
 }
 
 /// The window manager of one X server.
-pub struct Xwm {
+pub(crate) struct Xwm {
     x: Rc<RustConnection>,
     atoms: Rc<Atoms>,
     root: WindowId,
@@ -75,7 +77,7 @@ impl Xwm {
     ///
     /// # Errors
     /// When the server does not allow it.
-    pub fn new(
+    pub(crate) fn new(
         x: RustConnection,
         bridge: Rc<Bridge>,
         own: own::Shared,
@@ -101,7 +103,7 @@ impl Xwm {
     }
 
     /// Adds what the manager waits for to `fds`.
-    pub fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+    pub(crate) fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         fds.push(PollFd::new(self.x.stream(), rustix::event::PollFlags::IN));
         self.selections.interest(fds);
     }
@@ -110,8 +112,7 @@ impl Xwm {
     ///
     /// # Errors
     /// When the X server is gone.
-    pub fn handle(&mut self) -> Result<(), XwmError> {
-        self.selections.connect(&self.own.borrow());
+    pub(crate) fn handle(&mut self) -> Result<(), XwmError> {
         self.selections.service()?;
         // Handling one side can bring events of the other that are already in the library's buffer.
         loop {
@@ -123,6 +124,8 @@ impl Xwm {
                 break;
             }
         }
+        // What X programs have copied in the meantime becomes the host's selection.
+        self.selections.connect(&self.own.borrow());
         self.x.flush()?;
         Ok(())
     }

@@ -75,7 +75,10 @@ impl Asks {
     /// Returns questions that go to `control`.
     #[must_use]
     pub fn to(control: OwnedFd) -> Self {
-        Self { control: Some(control), ..Self::default() }
+        Self {
+            control: Some(control),
+            ..Self::default()
+        }
     }
 
     /// Returns the socket on which answers arrive.
@@ -88,9 +91,16 @@ impl Asks {
     pub fn ask(&mut self, direction: Direction, mime: &str, then: Then) {
         let id = self.next;
         self.next += 1;
-        let question = Question { ask: id, direction: direction.name(), mime };
+        let question = Question {
+            ask: id,
+            direction: direction.name(),
+            mime,
+        };
         let asked = self.open.len() < MAX_OPEN
-            && self.control.as_ref().is_some_and(|control| send_line(control, &question));
+            && self
+                .control
+                .as_ref()
+                .is_some_and(|control| send_line(control, &question));
         if asked {
             self.open.insert(id, (Instant::now() + PATIENCE, then));
         } else {
@@ -101,7 +111,10 @@ impl Asks {
     /// Uses a grant for `direction`, if there is one.
     pub fn use_grant(&mut self, direction: Direction) -> bool {
         self.grants.retain(|(_, until)| *until > Instant::now());
-        let found = self.grants.iter().position(|(granted, _)| *granted == direction);
+        let found = self
+            .grants
+            .iter()
+            .position(|(granted, _)| *granted == direction);
         found.map(|at| self.grants.remove(at)).is_some()
     }
 
@@ -110,9 +123,17 @@ impl Asks {
     pub fn settle(&mut self) -> Vec<(bool, Then)> {
         let mut settled = self.read_answers();
         let now = Instant::now();
-        let old: Vec<u64> =
-            self.open.iter().filter(|(_, (until, _))| *until <= now).map(|(id, _)| *id).collect();
-        settled.extend(old.iter().filter_map(|id| self.open.remove(id)).map(|(_, then)| (false, then)));
+        let old: Vec<u64> = self
+            .open
+            .iter()
+            .filter(|(_, (until, _))| *until <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        settled.extend(
+            old.iter()
+                .filter_map(|id| self.open.remove(id))
+                .map(|(_, then)| (false, then)),
+        );
         settled
     }
 
@@ -125,7 +146,9 @@ impl Asks {
     fn read_answers(&mut self) -> Vec<(bool, Then)> {
         let mut settled = Vec::new();
         let mut bytes = [0; 1024];
-        let Some(control) = &self.control else { return settled };
+        let Some(control) = &self.control else {
+            return settled;
+        };
         match rustix::net::recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => self.control = None,
             Ok((got, _)) => self.line.extend_from_slice(&bytes[..got]),
@@ -156,7 +179,9 @@ impl Asks {
 }
 
 fn send_line(control: impl AsFd, question: &Question<'_>) -> bool {
-    let Ok(mut line) = serde_json::to_vec(question) else { return false };
+    let Ok(mut line) = serde_json::to_vec(question) else {
+        return false;
+    };
     line.push(b'\n');
     wayland::socket::send_some(control, &line).is_ok_and(|sent| sent == line.len())
 }
@@ -174,7 +199,9 @@ impl Direction {
 
 impl fmt::Debug for Asks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asks").field("open", &self.open.len()).finish_non_exhaustive()
+        f.debug_struct("Asks")
+            .field("open", &self.open.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,7 +217,11 @@ mod tests {
     fn answer_of(asks: &mut Asks) -> Rc<Cell<Option<bool>>> {
         let answer = Rc::new(Cell::new(None));
         let seen = answer.clone();
-        asks.ask(Direction::ToGuest, "text/plain", Box::new(move |allow| seen.set(Some(allow))));
+        asks.ask(
+            Direction::ToGuest,
+            "text/plain",
+            Box::new(move |allow| seen.set(Some(allow))),
+        );
         answer
     }
 
@@ -212,10 +243,15 @@ mod tests {
         let answer = answer_of(&mut asks);
         let mut line = String::new();
         BufReader::new(&far).read_line(&mut line).unwrap();
-        assert_eq!(line, "{\"ask\":0,\"direction\":\"to-guest\",\"mime\":\"text/plain\"}\n");
+        assert_eq!(
+            line,
+            "{\"ask\":0,\"direction\":\"to-guest\",\"mime\":\"text/plain\"}\n"
+        );
         settle(&mut asks);
         assert_eq!(answer.get(), None);
-        (&far).write_all(b"{\"answer\":0,\"allow\":true}\n").unwrap();
+        (&far)
+            .write_all(b"{\"answer\":0,\"allow\":true}\n")
+            .unwrap();
         settle(&mut asks);
         assert_eq!(answer.get(), Some(true));
     }
@@ -234,7 +270,9 @@ mod tests {
     fn a_grant_is_good_for_one_transfer() {
         let (near, far) = UnixStream::pair().unwrap();
         let mut asks = Asks::to(near.into());
-        (&far).write_all(b"{\"grant\":\"to-host\"}\nnonsense\n").unwrap();
+        (&far)
+            .write_all(b"{\"grant\":\"to-host\"}\nnonsense\n")
+            .unwrap();
         settle(&mut asks);
         assert!(!asks.use_grant(Direction::ToGuest));
         assert!(asks.use_grant(Direction::ToHost));

@@ -41,8 +41,15 @@ impl Client {
     ///
     /// # Errors
     /// When the VM has too many or the compositor can't be reached.
-    pub fn new(vm: &Rc<Vm>, link: OwnedFd, compositor: &Path, direct: bool) -> anyhow::Result<Self> {
-        let held = vm.hold(Counted::Client).context("too many programs are connected")?;
+    pub fn new(
+        vm: &Rc<Vm>,
+        link: OwnedFd,
+        compositor: &Path,
+        direct: bool,
+    ) -> anyhow::Result<Self> {
+        let held = vm
+            .hold(Counted::Client)
+            .context("too many programs are connected")?;
         let server = UnixStream::connect(compositor).context("cannot reach the compositor")?;
         let server = Rc::new(OwnedFd::from(server));
         let (channel, socket): (Shared, OwnedFd) = if direct {
@@ -60,7 +67,13 @@ impl Client {
         let display = session.client().display().clone();
         let filter = Context::new(vm.clone(), channel, display.clone());
         display.set_handler(DisplayHandler(filter.clone()));
-        Ok(Self { session, filter, state, counted_at: 0, _held: held })
+        Ok(Self {
+            session,
+            filter,
+            state,
+            counted_at: 0,
+            _held: held,
+        })
     }
 
     /// Returns the session, to wait for it.
@@ -84,7 +97,9 @@ impl Client {
                 }
             }
             self.count_objects();
-            self.filter.refused().map_or(Ok(()), |why| Err(SessionError::Ended(why)))
+            self.filter
+                .refused()
+                .map_or(Ok(()), |why| Err(SessionError::Ended(why)))
         });
         self.close_on_error(outcome);
     }

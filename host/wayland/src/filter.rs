@@ -38,14 +38,20 @@ impl Context {
     /// Returns the context of the connection whose client has `display`.
     #[must_use]
     pub fn new(vm: Rc<Vm>, channel: Shared, display: Rc<WlDisplay>) -> Self {
-        Self { vm, channel, display, refused: Rc::default() }
+        Self {
+            vm,
+            channel,
+            display,
+            refused: Rc::default(),
+        }
     }
 
     /// Ends the connection: the program gets a protocol error on `object` that says why.
     pub fn refuse(&self, object: Rc<dyn Object>, why: &'static str) {
         if self.refused.get().is_none() {
             tracing::warn!(vm = self.vm.name, why, "a program is refused");
-            self.display.send_error(object, WlDisplayError::IMPLEMENTATION.0, why);
+            self.display
+                .send_error(object, WlDisplayError::IMPLEMENTATION.0, why);
             self.refused.set(Some(why));
         }
     }

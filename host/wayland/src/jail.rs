@@ -71,8 +71,16 @@ const CALLS: &[Allowed] = &[
 pub fn enter(directory: OwnedFd) -> anyhow::Result<()> {
     // The first look at the clock searches for the vDSO with a call that is not needed again.
     let _ = wayland::stream::clock_ns();
-    let limits = Limits { descriptors: MAX_DESCRIPTORS };
-    let cell = Jail { root: Root::Sockets(directory), limits }.isolate().context("cannot enter the jail")?;
+    let limits = Limits {
+        descriptors: MAX_DESCRIPTORS,
+        threads: 0,
+    };
+    let cell = Jail {
+        root: Root::Sockets(directory),
+        limits,
+    }
+    .isolate()
+    .context("cannot enter the jail")?;
     if let Walls::WithoutNamespaces(refusal) = cell.walls() {
         tracing::warn!(%refusal, "the kernel refuses namespaces; the other walls stand");
     }

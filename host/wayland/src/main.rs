@@ -1,15 +1,6 @@
 //! `wayland-hostd`: the host end of a VM's windows, one process for each VM, jailed by itself. It
 //! alone talks to the compositor for the VM, and decides what the VM may do there.
 
-mod ask;
-mod client;
-mod filter;
-mod jail;
-mod security_context;
-mod serve;
-mod spec;
-mod vm;
-
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -20,11 +11,12 @@ use anyhow::Context as _;
 use clap::Parser;
 use sys::inherited::{self, Kind};
 
-use crate::ask::Asks;
-use crate::security_context::Marked;
-use crate::serve::Server;
-use crate::spec::Spec;
-use crate::vm::Vm;
+use wayland_hostd::ask::Asks;
+use wayland_hostd::security_context::Marked;
+use wayland_hostd::serve::Server;
+use wayland_hostd::spec::Spec;
+use wayland_hostd::vm::Vm;
+use wayland_hostd::{jail, security_context};
 
 /// The longest specification: a few hundred bytes, and a list of types.
 const MAX_SPEC_LEN: u64 = 64 * 1024;
@@ -43,7 +35,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TESTUDO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,21 +52,41 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let spec = read_spec(arguments.spec_fd)?;
     let listener = inherited::take(spec.listener, Kind::Listening)?;
     let directory = inherited::take(spec.directory, Kind::Directory)?;
-    let control = spec.control.map(|fd| inherited::take(fd, Kind::Connected)).transpose()?;
+    let control = spec
+        .control
+        .map(|fd| inherited::take(fd, Kind::Connected))
+        .transpose()?;
     let marked = mark(&spec, &directory)?;
     let asks = control.map_or_else(Asks::nobody, Asks::to);
     let vm = Vm::new(spec.vm.clone(), spec.policy.clone(), asks);
     // The jail's root is the directory, and the place where we stand in it.
-    let compositor = PathBuf::from(if marked.is_some() { MARKED_SOCKET } else { &spec.compositor });
+    let compositor = PathBuf::from(if marked.is_some() {
+        MARKED_SOCKET
+    } else {
+        &spec.compositor
+    });
     jail::enter(directory)?;
-    tracing::info!(vm = spec.vm, marked = marked.is_some(), "windows are served");
-    Server { vm, listener, compositor, direct: spec.direct }.run()
+    tracing::info!(
+        vm = spec.vm,
+        marked = marked.is_some(),
+        "windows are served"
+    );
+    Server {
+        vm,
+        listener,
+        compositor,
+        direct: spec.direct,
+    }
+    .run()
 }
 
 fn read_spec(fd: RawFd) -> anyhow::Result<Spec> {
     let message = File::from(inherited::take(fd, Kind::Message)?);
     let mut text = String::new();
-    message.take(MAX_SPEC_LEN).read_to_string(&mut text).context("cannot read the specification")?;
+    message
+        .take(MAX_SPEC_LEN)
+        .read_to_string(&mut text)
+        .context("cannot read the specification")?;
     serde_json::from_str(&text).context("cannot understand the specification")
 }
 

@@ -62,12 +62,13 @@ fn create(
     (engine, vm): (&str, &str),
 ) -> anyhow::Result<Marked> {
     let _ = std::fs::remove_file(socket);
-    let listener = UnixListener::bind(socket).context("cannot make the socket for marked clients")?;
+    let listener =
+        UnixListener::bind(socket).context("cannot make the socket for marked clients")?;
     let (keep, watched) = std::io::pipe().context("cannot make a pipe")?;
     let manager = state.create_object::<WpSecurityContextManagerV1>(1);
     registry.send_bind(name, manager.clone());
-    let context =
-        manager.new_send_create_listener(&Rc::new(listener.into()), &Rc::new(OwnedFd::from(watched)));
+    let context = manager
+        .new_send_create_listener(&Rc::new(listener.into()), &Rc::new(OwnedFd::from(watched)));
     context.send_set_sandbox_engine(engine);
     context.send_set_app_id(vm);
     context.send_set_instance_id(&std::process::id().to_string());
@@ -79,11 +80,16 @@ fn create(
 /// Waits until the compositor has handled everything sent so far.
 fn round_trip(state: &Rc<State>) -> anyhow::Result<()> {
     let done = Rc::new(Cell::new(false));
-    state.display().new_send_sync().set_handler(Done(done.clone()));
+    state
+        .display()
+        .new_send_sync()
+        .set_handler(Done(done.clone()));
     let end = Instant::now() + PATIENCE;
     while !done.get() {
         anyhow::ensure!(Instant::now() < end, "the compositor does not answer");
-        state.dispatch(Some(Duration::from_millis(100))).map_err(SessionError::from)?;
+        state
+            .dispatch(Some(Duration::from_millis(100)))
+            .map_err(SessionError::from)?;
     }
     Ok(())
 }

@@ -76,12 +76,22 @@ impl Server {
 
     fn wait(&self, clients: &[Client], accept_from: Instant) -> anyhow::Result<Ready> {
         let asks = self.vm.asks.borrow();
-        let channels: Vec<_> = clients.iter().map(|client| client.session().channel()).collect();
+        let channels: Vec<_> = clients
+            .iter()
+            .map(|client| client.session().channel())
+            .collect();
         let mut fds = Vec::with_capacity(2 + clients.len() * 5);
         let accepting = accept_from <= Instant::now();
-        let wanted = if accepting { PollFlags::IN } else { PollFlags::empty() };
+        let wanted = if accepting {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         fds.push(PollFd::new(&self.listener, wanted));
-        fds.extend(asks.control().map(|control| PollFd::new(control, PollFlags::IN)));
+        fds.extend(
+            asks.control()
+                .map(|control| PollFd::new(control, PollFlags::IN)),
+        );
         let mut starts = Vec::with_capacity(clients.len() + 1);
         for (client, channel) in clients.iter().zip(&channels) {
             starts.push(fds.len());

@@ -107,8 +107,16 @@ impl Default for Policy {
 
 impl Default for Clipboard {
     fn default() -> Self {
-        let mime_types =
-            ["text/*", "UTF8_STRING", "STRING", "TEXT", "COMPOUND_TEXT", "image/png", "image/jpeg", "image/bmp"];
+        let mime_types = [
+            "text/*",
+            "UTF8_STRING",
+            "STRING",
+            "TEXT",
+            "COMPOUND_TEXT",
+            "image/png",
+            "image/jpeg",
+            "image/bmp",
+        ];
         Self {
             to_guest: Mode::OnFocus,
             to_host: Mode::OnFocus,
@@ -124,10 +132,12 @@ impl Clipboard {
     /// Returns whether data of this type may cross.
     #[must_use]
     pub fn allows(&self, mime_type: &str) -> bool {
-        self.mime_types.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(start) => mime_type.starts_with(start),
-            None => mime_type == allowed,
-        })
+        self.mime_types
+            .iter()
+            .any(|allowed| match allowed.strip_suffix('*') {
+                Some(start) => mime_type.starts_with(start),
+                None => mime_type == allowed,
+            })
     }
 }
 
@@ -167,10 +177,21 @@ mod tests {
     #[test]
     fn only_listed_types_cross() {
         let clipboard = Clipboard::default();
-        for allowed in ["text/plain;charset=utf-8", "text/html", "text/uri-list", "UTF8_STRING", "image/png"] {
+        for allowed in [
+            "text/plain;charset=utf-8",
+            "text/html",
+            "text/uri-list",
+            "UTF8_STRING",
+            "image/png",
+        ] {
             assert!(clipboard.allows(allowed), "{allowed}");
         }
-        for denied in ["chromium/x-web-custom-data", "image/svg+xml", "UTF8_STRING_2", "application/x-kde"] {
+        for denied in [
+            "chromium/x-web-custom-data",
+            "image/svg+xml",
+            "UTF8_STRING_2",
+            "application/x-kde",
+        ] {
             assert!(!clipboard.allows(denied), "{denied}");
         }
     }

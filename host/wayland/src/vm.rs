@@ -62,7 +62,14 @@ impl Vm {
     pub fn new(name: String, policy: Policy, asks: Asks) -> Rc<Self> {
         let budget = Budget::new(policy.limits.pool_bytes);
         let asks = RefCell::new(asks);
-        Rc::new(Self { name, policy, budget, asks, counts: Default::default(), last_input: Cell::new(None) })
+        Rc::new(Self {
+            name,
+            policy,
+            budget,
+            asks,
+            counts: Default::default(),
+            last_input: Cell::new(None),
+        })
     }
 
     /// Takes one of `what`, if the VM may have one more.
@@ -79,7 +86,10 @@ impl Vm {
             return None;
         }
         count.set(count.get() + 1);
-        Some(Held { vm: self.clone(), what })
+        Some(Held {
+            vm: self.clone(),
+            what,
+        })
     }
 
     /// Notes that the user has just used a window of this VM.
@@ -90,7 +100,9 @@ impl Vm {
     /// Returns whether the user has used a window of this VM a moment ago.
     #[must_use]
     pub fn has_fresh_input(&self) -> bool {
-        self.last_input.get().is_some_and(|at| at.elapsed() < FRESH_INPUT)
+        self.last_input
+            .get()
+            .is_some_and(|at| at.elapsed() < FRESH_INPUT)
     }
 
     /// Returns the rule for copying in `direction`.

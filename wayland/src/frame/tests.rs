@@ -13,15 +13,33 @@ fn round_trip(frame: &Frame<'_>) {
 
 #[test]
 fn every_frame_comes_back_as_written() {
-    let head = RowsHead { pool: 1, offset: 4096, stride: 400, row_len: 40, rows: 2, codec: 0 };
+    let head = RowsHead {
+        pool: 1,
+        offset: 4096,
+        stride: 400,
+        row_len: 40,
+        rows: 2,
+        codec: 0,
+    };
     for frame in [
-        Frame::Hello { clock_ns: u64::MAX - 1, label: "foot" },
+        Frame::Hello {
+            clock_ns: u64::MAX - 1,
+            label: "foot",
+        },
         Frame::Pool { id: 7, size: 4096 },
         Frame::DropPool(7),
-        Frame::Discard { id: 7, offset: 4096, len: 8192 },
+        Frame::Discard {
+            id: 7,
+            offset: 4096,
+            len: 8192,
+        },
         Frame::Rows(head, &[9; 80]),
         Frame::Wayland(
-            vec![FdDesc::Pool(7), FdDesc::Contents(b"keymap"), FdDesc::Pipe(2)],
+            vec![
+                FdDesc::Pool(7),
+                FdDesc::Contents(b"keymap"),
+                FdDesc::Pipe(2),
+            ],
             &[1, 2, 3, 4],
         ),
         Frame::Pipe(3, b"text"),
@@ -29,7 +47,10 @@ fn every_frame_comes_back_as_written() {
         Frame::PipeBroken(3),
         Frame::PipeCredit(3, 65536),
         Frame::CommitSent(9),
-        Frame::CommitSeen { seq: 9, clock_ns: 1 << 40 },
+        Frame::CommitSeen {
+            seq: 9,
+            clock_ns: 1 << 40,
+        },
         Frame::Goodbye,
     ] {
         round_trip(&frame);
@@ -40,13 +61,22 @@ fn every_frame_comes_back_as_written() {
 fn a_declared_length_beyond_the_limit_is_refused() {
     let mut header = [0xff; HEADER_LEN];
     header[4] = 5;
-    assert!(matches!(parse_header(header), Err(FrameError::TooLong { what: "frame", .. })));
+    assert!(matches!(
+        parse_header(header),
+        Err(FrameError::TooLong { what: "frame", .. })
+    ));
 }
 
 #[test]
 fn rows_that_multiply_to_more_than_a_slice_are_refused() {
-    let head =
-        RowsHead { pool: 1, offset: 0, stride: 1, row_len: u32::MAX, rows: u32::MAX, codec: 0 };
+    let head = RowsHead {
+        pool: 1,
+        offset: 0,
+        stride: 1,
+        row_len: u32::MAX,
+        rows: u32::MAX,
+        codec: 0,
+    };
     let mut bytes = Vec::new();
     Frame::Rows(head, &[]).write(&mut bytes);
     assert!(matches!(
@@ -59,7 +89,10 @@ fn rows_that_multiply_to_more_than_a_slice_are_refused() {
 fn a_flood_of_descriptors_is_refused() {
     let mut payload = 29u32.to_le_bytes().to_vec();
     payload.extend_from_slice(&[0; 29 * 8]);
-    assert!(matches!(Frame::parse(5, &payload), Err(FrameError::TooLong { .. })));
+    assert!(matches!(
+        Frame::parse(5, &payload),
+        Err(FrameError::TooLong { .. })
+    ));
 }
 
 #[test]
@@ -69,15 +102,24 @@ fn contents_longer_than_their_frame_are_refused() {
         payload.extend_from_slice(&word.to_le_bytes());
     }
     payload.extend_from_slice(b"short");
-    assert!(matches!(Frame::parse(5, &payload), Err(FrameError::WrongLength(5))));
+    assert!(matches!(
+        Frame::parse(5, &payload),
+        Err(FrameError::WrongLength(5))
+    ));
 }
 
 #[test]
 fn a_stranger_on_the_port_is_recognised() {
-    assert!(matches!(Frame::parse(1, &[0; 16]), Err(FrameError::Greeting)));
+    assert!(matches!(
+        Frame::parse(1, &[0; 16]),
+        Err(FrameError::Greeting)
+    ));
 }
 
 #[test]
 fn trailing_bytes_are_refused() {
-    assert!(matches!(Frame::parse(3, &[0; 5]), Err(FrameError::WrongLength(3))));
+    assert!(matches!(
+        Frame::parse(3, &[0; 5]),
+        Err(FrameError::WrongLength(3))
+    ));
 }

@@ -54,7 +54,12 @@ fn sent(codec: Codec, rows: Vec<Rows>, size: usize) -> (Vec<u8>, Option<u32>) {
 #[test]
 fn a_whole_picture_larger_than_the_socket_arrives() {
     let picture: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 / 5) as u8).collect();
-    let grid = Grid { offset: 0, stride: 4000, row_len: 4000, rows: 750 };
+    let grid = Grid {
+        offset: 0,
+        stride: 4000,
+        row_len: 4000,
+        rows: 750,
+    };
     for codec in [Codec::None, Codec::Lz4] {
         let rows = Rows::new(file_of(&picture), 1, grid);
         let (pool, truncated) = sent(codec, vec![rows], picture.len());
@@ -66,25 +71,53 @@ fn a_whole_picture_larger_than_the_socket_arrives() {
 #[test]
 fn a_narrow_rectangle_leaves_its_surroundings_alone() {
     let picture = vec![9u8; 100 * 50];
-    let grid = Grid { offset: 1020, stride: 100, row_len: 8, rows: 5 };
-    let (pool, _) = sent(Codec::None, vec![Rows::new(file_of(&picture), 1, grid)], picture.len());
+    let grid = Grid {
+        offset: 1020,
+        stride: 100,
+        row_len: 8,
+        rows: 5,
+    };
+    let (pool, _) = sent(
+        Codec::None,
+        vec![Rows::new(file_of(&picture), 1, grid)],
+        picture.len(),
+    );
     let changed: Vec<usize> = (0..pool.len()).filter(|at| pool[*at] == 9).collect();
-    let expected: Vec<usize> =
-        (0..5).flat_map(|row| (0..8).map(move |col| 1020 + row * 100 + col)).collect();
+    let expected: Vec<usize> = (0..5)
+        .flat_map(|row| (0..8).map(move |col| 1020 + row * 100 + col))
+        .collect();
     assert_eq!(changed, expected);
 }
 
 #[test]
 fn the_last_row_of_a_wide_rectangle_stays_inside_the_pool() {
     let picture = vec![9u8; 1000 - 20];
-    let grid = Grid { offset: 0, stride: 100, row_len: 80, rows: 10 };
-    let (_, truncated) = sent(Codec::None, vec![Rows::new(file_of(&picture), 1, grid)], 980);
+    let grid = Grid {
+        offset: 0,
+        stride: 100,
+        row_len: 80,
+        rows: 10,
+    };
+    let (_, truncated) = sent(
+        Codec::None,
+        vec![Rows::new(file_of(&picture), 1, grid)],
+        980,
+    );
     assert_eq!(truncated, None);
 }
 
 #[test]
 fn a_truncated_file_is_reported_and_not_fatal() {
-    let grid = Grid { offset: 0, stride: 100, row_len: 100, rows: 10 };
-    let (_, truncated) = sent(Codec::None, vec![Rows::new(file_of(&[1; 500]), 77, grid)], 1000);
+    let grid = Grid {
+        offset: 0,
+        stride: 100,
+        row_len: 100,
+        rows: 10,
+    };
+    let (_, truncated) = sent(
+        Codec::None,
+        vec![Rows::new(file_of(&[1; 500]), 77, grid)],
+        1000,
+    );
     assert_eq!(truncated, Some(77));
 }

@@ -17,10 +17,19 @@ struct Ends {
 fn ends(host_pipes: Limits) -> Ends {
     let (near, far) = socket::pair().unwrap();
     let pools = Some(PoolStore::new(Budget::new(1 << 24)));
-    let host = Settings { pools, pipes: host_pipes, ..Settings::default() };
+    let host = Settings {
+        pools,
+        pipes: host_pipes,
+        ..Settings::default()
+    };
     let (guest, guest_session) = Stream::new(near, Settings::default()).unwrap();
     let (host, host_session) = Stream::new(far, host).unwrap();
-    Ends { guest, host, guest_session, host_session }
+    Ends {
+        guest,
+        host,
+        guest_session,
+        host_session,
+    }
 }
 
 impl Ends {
@@ -37,8 +46,14 @@ fn pixels_arrive_before_the_bytes_that_commit_them() {
     let mut ends = ends(Limits::default());
     let file = Rc::new(sealed_file(&[7; 4096]).unwrap());
     ends.guest.memory(Memory::Pool { id: 1, size: 4096 });
-    let grid = Grid { offset: 0, stride: 64, row_len: 64, rows: 64 };
-    ends.guest.memory(Memory::Rows(Rows::new(file.clone(), 1, grid)));
+    let grid = Grid {
+        offset: 0,
+        stride: 64,
+        row_len: 64,
+        rows: 64,
+    };
+    ends.guest
+        .memory(Memory::Rows(Rows::new(file.clone(), 1, grid)));
     ends.guest.memory(Memory::Commit);
     ends.guest.expect_fd(FdRole::Pool(1));
     let fd = file.try_clone().unwrap();
@@ -48,7 +63,10 @@ fn pixels_arrive_before_the_bytes_that_commit_them() {
     let read = socket::receive(&ends.host_session, &mut bytes, &mut fds).unwrap();
     assert_eq!((read, &bytes[..8]), (Read::Bytes(8), &b"12345678"[..]));
     let mut pixels = [0; 4096];
-    assert_eq!(rustix::io::pread(&fds[0], &mut pixels[..], 0).unwrap(), 4096);
+    assert_eq!(
+        rustix::io::pread(&fds[0], &mut pixels[..], 0).unwrap(),
+        4096
+    );
     assert_eq!(pixels, [7; 4096]);
     assert_eq!(ends.guest.status().unseen_commits, 0);
 }
@@ -69,7 +87,7 @@ fn a_keymap_becomes_a_sealed_file_in_the_guest() {
 
 /// Hands a pipe from the guest to the host and returns (reader in the guest, writer on the host).
 fn piped(ends: &mut Ends) -> (std::fs::File, std::fs::File) {
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = io::pipe().unwrap();
     ends.guest.expect_fd(FdRole::Pipe);
     socket::send_with(&ends.guest_session, b"12345678", &[writer.into()]).unwrap();
     (0..3).for_each(|_| ends.turn());
@@ -111,7 +129,10 @@ fn a_writer_learns_that_its_reader_is_gone() {
 
 #[test]
 fn a_transfer_over_the_cap_is_cut_and_reported() {
-    let limits = Limits { max_bytes: 1000, ..Limits::default() };
+    let limits = Limits {
+        max_bytes: 1000,
+        ..Limits::default()
+    };
     let mut ends = ends(limits);
     let (_reader, mut writer) = piped(&mut ends);
     writer.write_all(&[0; 2000]).unwrap();
@@ -119,9 +140,14 @@ fn a_transfer_over_the_cap_is_cut_and_reported() {
     ends.host.pump(true, &[]).unwrap();
     let told = ends.host.flush().unwrap();
     let told = [told, std::mem::take(&mut ends.host.notices)].concat();
-    let cut = told.iter().any(|n| matches!(n, Notice::Transferred(t) if t.cut && t.outward));
+    let cut = told
+        .iter()
+        .any(|n| matches!(n, Notice::Transferred(t) if t.cut && t.outward));
     assert!(cut, "{told:?}");
-    assert_eq!(writer.write_all(&[0]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(
+        writer.write_all(&[0]).unwrap_err().kind(),
+        io::ErrorKind::BrokenPipe
+    );
 }
 
 #[test]
@@ -140,7 +166,11 @@ fn a_guest_never_takes_pools_from_the_host() {
     let (near, far) = socket::pair().unwrap();
     let (mut guest, _session) = Stream::new(far, Settings::default()).unwrap();
     let mut bytes = Vec::new();
-    Frame::Hello { clock_ns: 0, label: "" }.write(&mut bytes);
+    Frame::Hello {
+        clock_ns: 0,
+        label: "",
+    }
+    .write(&mut bytes);
     Frame::Pool { id: 1, size: 4096 }.write(&mut bytes);
     socket::send_some(&near, &bytes).unwrap();
     let refused = guest.pump(true, &[PollFlags::IN]);

@@ -2,7 +2,7 @@
 
 x11rb::atom_manager! {
     /// Numbers of the names, asked for once.
-    pub Atoms:
+    pub(crate) Atoms:
     /// The answer to come.
     AtomsCookie {
         WM_S0, _NET_WM_CM_S0, WM_PROTOCOLS, WM_DELETE_WINDOW, WM_TAKE_FOCUS, WM_STATE,

@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
 use wl_proxy::object::ObjectCoreApi;
-use wl_proxy::protocols::wayland::wl_keyboard::{WlKeyboard, WlKeyboardHandler, WlKeyboardKeyState};
+use wl_proxy::protocols::wayland::wl_keyboard::{
+    WlKeyboard, WlKeyboardHandler, WlKeyboardKeyState,
+};
 use wl_proxy::protocols::wayland::wl_pointer::{WlPointer, WlPointerButtonState, WlPointerHandler};
 use wl_proxy::protocols::wayland::wl_seat::{WlSeat, WlSeatHandler};
 use wl_proxy::protocols::wayland::wl_surface::WlSurface;
@@ -23,15 +25,16 @@ use wl_proxy::protocols::xwayland_shell_v1::xwayland_surface_v1::{
     XwaylandSurfaceV1, XwaylandSurfaceV1Handler,
 };
 
-use super::selection::{Kind, Offer};
+use super::offers::Offer;
+use super::selection::Kind;
 use super::window::Role;
 use crate::surface::with_surface;
 
 /// An X window, by its number.
-pub type WindowId = u32;
+pub(crate) type WindowId = u32;
 
 /// Something the window manager is to act on.
-pub enum Happening {
+pub(crate) enum Happening {
     /// A surface has said which X window it shows, by the serial of xwayland-shell.
     Associated(u64),
     /// The compositor proposes a size (zero for "as you like") and states to a window.
@@ -52,7 +55,7 @@ pub enum Happening {
 
 /// What both sides share.
 #[derive(Default)]
-pub struct Bridge {
+pub(crate) struct Bridge {
     happenings: RefCell<VecDeque<Happening>>,
     /// Surfaces of xwayland-shell by serial, not yet matched.
     by_serial: RefCell<HashMap<u64, Rc<WlSurface>>>,
@@ -61,57 +64,63 @@ pub struct Bridge {
     /// The roles of living surfaces, by the surface's number in the session.
     roles: RefCell<HashMap<u64, Weak<Role>>>,
     /// The seat Xwayland uses.
-    pub seat: RefCell<Option<Rc<WlSeat>>>,
+    pub(crate) seat: RefCell<Option<Rc<WlSeat>>>,
     /// The serial of the last key, button or focus, which requests must carry.
-    pub serial: Cell<u32>,
+    pub(crate) serial: Cell<u32>,
 }
 
 impl Bridge {
     /// Notes something.
-    pub fn note(&self, happening: Happening) {
+    pub(crate) fn note(&self, happening: Happening) {
         self.happenings.borrow_mut().push_back(happening);
     }
 
     /// Returns the oldest note.
-    pub fn next(&self) -> Option<Happening> {
+    pub(crate) fn next(&self) -> Option<Happening> {
         self.happenings.borrow_mut().pop_front()
     }
 
     /// Returns the surface with the xwayland-shell `serial`, once.
-    pub fn take_serial(&self, serial: u64) -> Option<Rc<WlSurface>> {
+    pub(crate) fn take_serial(&self, serial: u64) -> Option<Rc<WlSurface>> {
         self.by_serial.borrow_mut().remove(&serial)
     }
 
     /// Returns the surface that Xwayland knows as `number`.
-    pub fn by_number(&self, number: u32) -> Option<Rc<WlSurface>> {
+    pub(crate) fn by_number(&self, number: u32) -> Option<Rc<WlSurface>> {
         self.by_number.borrow().get(&number).cloned()
     }
 
     /// Notes a surface that Xwayland has made.
-    pub fn add_surface(&self, surface: &Rc<WlSurface>) {
+    pub(crate) fn add_surface(&self, surface: &Rc<WlSurface>) {
         if let Some(number) = surface.client_id() {
             self.by_number.borrow_mut().insert(number, surface.clone());
         }
     }
 
     /// Remembers the role objects of a surface, which must go before the surface does.
-    pub fn set_role(&self, surface: &Rc<WlSurface>, role: &Rc<Role>) {
-        self.roles.borrow_mut().insert(surface.unique_id(), Rc::downgrade(role));
+    pub(crate) fn set_role(&self, surface: &Rc<WlSurface>, role: &Rc<Role>) {
+        self.roles
+            .borrow_mut()
+            .insert(surface.unique_id(), Rc::downgrade(role));
     }
 
     /// Forgets a surface that Xwayland destroys.
-    pub fn surface_gone(&self, surface: &Rc<WlSurface>) {
+    pub(crate) fn surface_gone(&self, surface: &Rc<WlSurface>) {
         let role = self.roles.borrow_mut().remove(&surface.unique_id());
         if let Some(role) = role.and_then(|role| role.upgrade()) {
             role.destroy();
         }
-        self.by_number.borrow_mut().retain(|_, each| !Rc::ptr_eq(each, surface));
-        self.by_serial.borrow_mut().retain(|_, each| !Rc::ptr_eq(each, surface));
+        self.by_number
+            .borrow_mut()
+            .retain(|_, each| !Rc::ptr_eq(each, surface));
+        self.by_serial
+            .borrow_mut()
+            .retain(|_, each| !Rc::ptr_eq(each, surface));
     }
 }
 
 /// Handles `xwayland_shell_v1`, which only Xwayland's own connection is offered.
-pub struct ShellHandler(pub Rc<Bridge>);
+pub(crate) struct ShellHandler(pub(crate) Rc<Bridge>);
 
 impl XwaylandShellV1Handler for ShellHandler {
     fn handle_get_xwayland_surface(
@@ -144,7 +153,7 @@ impl XwaylandSurfaceV1Handler for ShellSurface {
 
 /// Handles the seat that Xwayland binds, to learn the serials of its input.
 #[derive(Clone)]
-pub struct InputWatch(pub Rc<Bridge>);
+pub(crate) struct InputWatch(pub(crate) Rc<Bridge>);
 
 impl WlSeatHandler for InputWatch {
     fn handle_get_pointer(&mut self, slf: &Rc<WlSeat>, id: &Rc<WlPointer>) {
@@ -216,7 +225,7 @@ impl WlKeyboardHandler for InputWatch {
 
 /// Handles the xdg objects of one X window.
 #[derive(Clone)]
-pub struct WindowWatch(pub Rc<Bridge>, pub WindowId);
+pub(crate) struct WindowWatch(pub(crate) Rc<Bridge>, pub(crate) WindowId);
 
 impl XdgSurfaceHandler for WindowWatch {
     fn handle_configure(&mut self, _slf: &Rc<XdgSurface>, serial: u32) {
@@ -228,7 +237,8 @@ impl XdgToplevelHandler for WindowWatch {
     fn handle_configure(&mut self, _slf: &Rc<XdgToplevel>, width: i32, height: i32, states: &[u8]) {
         let word = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
         let states = states.chunks_exact(4).map(word).collect();
-        self.0.note(Happening::Proposed(self.1, width, height, states));
+        self.0
+            .note(Happening::Proposed(self.1, width, height, states));
     }
 
     fn handle_close(&mut self, _slf: &Rc<XdgToplevel>) {

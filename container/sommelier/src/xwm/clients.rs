@@ -39,7 +39,8 @@ impl Xwm {
     pub(super) fn set_wm_state(&self, id: WindowId, shown: bool) -> Result<(), XwmError> {
         let state = self.atoms.WM_STATE;
         let value = if shown { NORMAL } else { WITHDRAWN };
-        self.x.change_property32(PropMode::REPLACE, id, state, state, &[value, NONE])?;
+        self.x
+            .change_property32(PropMode::REPLACE, id, state, state, &[value, NONE])?;
         Ok(())
     }
 
@@ -47,7 +48,10 @@ impl Xwm {
         let atoms = &self.atoms;
         let mut list = Vec::new();
         if states.maximized {
-            list.extend([atoms._NET_WM_STATE_MAXIMIZED_VERT, atoms._NET_WM_STATE_MAXIMIZED_HORZ]);
+            list.extend([
+                atoms._NET_WM_STATE_MAXIMIZED_VERT,
+                atoms._NET_WM_STATE_MAXIMIZED_HORZ,
+            ]);
         }
         if states.fullscreen {
             list.push(atoms._NET_WM_STATE_FULLSCREEN);
@@ -56,22 +60,30 @@ impl Xwm {
             list.push(atoms._NET_WM_STATE_FOCUSED);
         }
         let property = atoms._NET_WM_STATE;
-        self.x.change_property32(PropMode::REPLACE, id, property, AtomEnum::ATOM, &list)?;
+        self.x
+            .change_property32(PropMode::REPLACE, id, property, AtomEnum::ATOM, &list)?;
         Ok(())
     }
 
     /// Gives `id` the X focus because it has the compositor's.
     pub(super) fn take_focus(&mut self, id: WindowId) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get(&id) else { return Ok(()) };
-        let (input, tell) = (window.properties.accepts_input, window.properties.takes_focus);
+        let Some(window) = self.windows.get(&id) else {
+            return Ok(());
+        };
+        let (input, tell) = (
+            window.properties.accepts_input,
+            window.properties.takes_focus,
+        );
         (self.focus, self.last_focus) = (Some(id), Some(id));
         if input {
-            self.x.set_input_focus(InputFocus::POINTER_ROOT, id, CURRENT_TIME)?;
+            self.x
+                .set_input_focus(InputFocus::POINTER_ROOT, id, CURRENT_TIME)?;
         }
         if tell {
             self.send_protocol(id, self.atoms.WM_TAKE_FOCUS)?;
         }
-        self.x.configure_window(id, &ConfigureWindowAux::new().stack_mode(StackMode::ABOVE))?;
+        self.x
+            .configure_window(id, &ConfigureWindowAux::new().stack_mode(StackMode::ABOVE))?;
         self.set_active(id)
     }
 
@@ -84,19 +96,28 @@ impl Xwm {
             return Ok(());
         }
         self.focus = None;
-        self.x.set_input_focus(InputFocus::NONE, self.manager, CURRENT_TIME)?;
+        self.x
+            .set_input_focus(InputFocus::NONE, NONE, CURRENT_TIME)?;
         self.set_active(NONE)
     }
 
     fn set_active(&self, id: WindowId) -> Result<(), XwmError> {
         let active = self.atoms._NET_ACTIVE_WINDOW;
-        self.x.change_property32(PropMode::REPLACE, self.root, active, AtomEnum::WINDOW, &[id])?;
+        self.x.change_property32(
+            PropMode::REPLACE,
+            self.root,
+            active,
+            AtomEnum::WINDOW,
+            &[id],
+        )?;
         Ok(())
     }
 
     /// Closes a window the way its program wants it.
     pub(super) fn close(&self, id: WindowId) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get(&id) else {
+            return Ok(());
+        };
         if window.properties.deletes {
             self.send_protocol(id, self.atoms.WM_DELETE_WINDOW)
         } else {
@@ -114,7 +135,9 @@ impl Xwm {
 
     /// Tells a program where its window is, although nothing has changed.
     pub(super) fn confirm_place(&self, id: WindowId) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get(&id) else {
+            return Ok(());
+        };
         let place = window.place;
         let side = |side: i32| u16::try_from(side).unwrap_or(u16::MAX);
         let event = ConfigureNotifyEvent {
@@ -130,7 +153,8 @@ impl Xwm {
             border_width: 0,
             override_redirect: window.override_redirect,
         };
-        self.x.send_event(false, id, EventMask::STRUCTURE_NOTIFY, event)?;
+        self.x
+            .send_event(false, id, EventMask::STRUCTURE_NOTIFY, event)?;
         Ok(())
     }
 
@@ -141,7 +165,9 @@ impl Xwm {
         action: u32,
         states: [u32; 2],
     ) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get(&id) else {
+            return Ok(());
+        };
         let current = window.states;
         let wanted = |now: bool| match action {
             REMOVE => false,
@@ -171,11 +197,20 @@ impl Xwm {
     /// Keeps the list of windows that pagers and some toolkits read.
     pub(super) fn list_clients(&self) -> Result<(), XwmError> {
         let shown = |id: &WindowId| {
-            self.windows[id].role.as_ref().is_some_and(|role| role.as_toplevel().is_some())
+            self.windows[id]
+                .role
+                .as_ref()
+                .is_some_and(|role| role.as_toplevel().is_some())
         };
         let list: Vec<u32> = self.windows.keys().copied().filter(shown).collect();
         let property = self.atoms._NET_CLIENT_LIST;
-        self.x.change_property32(PropMode::REPLACE, self.root, property, AtomEnum::WINDOW, &list)?;
+        self.x.change_property32(
+            PropMode::REPLACE,
+            self.root,
+            property,
+            AtomEnum::WINDOW,
+            &list,
+        )?;
         Ok(())
     }
 }

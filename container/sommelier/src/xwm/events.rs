@@ -63,14 +63,17 @@ impl Xwm {
         self.set_wm_state(id, true)?;
         let is_popup = self.windows.get(&id).is_some_and(Window::is_popup);
         if !is_popup {
-            self.x.configure_window(id, &ConfigureWindowAux::new().x(0).y(0))?;
+            self.x
+                .configure_window(id, &ConfigureWindowAux::new().x(0).y(0))?;
         }
         self.x.map_window(id)?;
         Ok(())
     }
 
     fn was_mapped(&mut self, id: WindowId, override_redirect: bool) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get_mut(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get_mut(&id) else {
+            return Ok(());
+        };
         window.mapped = true;
         window.override_redirect = override_redirect;
         self.learn(id);
@@ -79,7 +82,9 @@ impl Xwm {
 
     fn was_unmapped(&mut self, id: WindowId) -> Result<(), XwmError> {
         self.unshow_with_popups(id);
-        let Some(window) = self.windows.get_mut(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get_mut(&id) else {
+            return Ok(());
+        };
         window.mapped = false;
         window.awaited = None;
         if !window.override_redirect {
@@ -97,7 +102,9 @@ impl Xwm {
     }
 
     fn configure_asked(&mut self, event: &ConfigureRequestEvent) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get(&event.window) else { return Ok(()) };
+        let Some(window) = self.windows.get(&event.window) else {
+            return Ok(());
+        };
         let mut aux = ConfigureWindowAux::new();
         let asked = |part: ConfigWindow| event.value_mask.contains(part);
         if window.states.maximized || window.states.fullscreen {
@@ -134,7 +141,9 @@ impl Xwm {
             width: event.width.into(),
             height: event.height.into(),
         };
-        let Some(window) = self.windows.get_mut(&event.window) else { return };
+        let Some(window) = self.windows.get_mut(&event.window) else {
+            return;
+        };
         window.override_redirect = event.override_redirect;
         if std::mem::replace(&mut window.place, place) != place {
             self.follow_place(event.window);
@@ -171,7 +180,8 @@ impl Xwm {
             Ok(())
         } else if event.type_ == atoms._NET_ACTIVE_WINDOW {
             // Only the compositor gives the focus away; within the focused window it is free.
-            self.x.configure_window(id, &ConfigureWindowAux::new().stack_mode(StackMode::ABOVE))?;
+            self.x
+                .configure_window(id, &ConfigureWindowAux::new().stack_mode(StackMode::ABOVE))?;
             Ok(())
         } else {
             Ok(())

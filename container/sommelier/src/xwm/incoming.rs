@@ -34,7 +34,7 @@ enum Phase {
 }
 
 /// One transfer.
-pub struct Incoming {
+pub(crate) struct Incoming {
     pipe: OwnedFd,
     request: SelectionRequestEvent,
     property: Atom,
@@ -46,26 +46,33 @@ pub struct Incoming {
 impl Incoming {
     /// Returns the transfer from `pipe` that answers `request` in `property`.
     #[must_use]
-    pub fn new(pipe: OwnedFd, request: SelectionRequestEvent, property: Atom) -> Self {
+    pub(crate) fn new(pipe: OwnedFd, request: SelectionRequestEvent, property: Atom) -> Self {
         let (data, ended, phase) = (Vec::new(), false, Phase::Gathering);
-        Self { pipe, request, property, data, ended, phase }
+        Self {
+            pipe,
+            request,
+            property,
+            data,
+            ended,
+            phase,
+        }
     }
 
     /// Returns whether nothing is left to do.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.phase == Phase::Done
     }
 
     /// Adds the pipe to `fds` while there is room for its data.
-    pub fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+    pub(crate) fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         if self.wants_data() {
             fds.push(PollFd::new(&self.pipe, PollFlags::IN));
         }
     }
 
     /// Notes that the program has taken a piece; returns whether the event was about this transfer.
-    pub fn property_changed(&mut self, event: &PropertyNotifyEvent) -> bool {
+    pub(crate) fn property_changed(&mut self, event: &PropertyNotifyEvent) -> bool {
         let ours = event.window == self.request.requestor && event.atom == self.property;
         if ours && event.state == Property::DELETE && self.phase == Phase::Waiting {
             self.phase = Phase::Ready;
@@ -77,7 +84,7 @@ impl Incoming {
     ///
     /// # Errors
     /// When the X server is gone.
-    pub fn service(&mut self, x: &RustConnection, atoms: &Atoms) -> Result<(), XwmError> {
+    pub(crate) fn service(&mut self, x: &RustConnection, atoms: &Atoms) -> Result<(), XwmError> {
         self.fill();
         match self.phase {
             Phase::Gathering if self.ended => {
@@ -91,7 +98,11 @@ impl Incoming {
                 let piece: Vec<u8> = self.data.drain(..self.data.len().min(PIECE)).collect();
                 self.write(x, &piece)?;
                 // The empty piece says that there are no more.
-                self.phase = if piece.is_empty() { Phase::Done } else { Phase::Waiting };
+                self.phase = if piece.is_empty() {
+                    Phase::Done
+                } else {
+                    Phase::Waiting
+                };
             }
             _ => {}
         }
@@ -102,12 +113,21 @@ impl Incoming {
         let requestor = self.request.requestor;
         let mask = ChangeWindowAttributesAux::new().event_mask(EventMask::PROPERTY_CHANGE);
         // A program that is gone by now: the transfer has no one to go to.
-        if x.change_window_attributes(requestor, &mask)?.check().is_err() {
+        if x.change_window_attributes(requestor, &mask)?
+            .check()
+            .is_err()
+        {
             self.phase = Phase::Done;
             return answer(x, &self.request, NONE);
         }
         let at_least = [u32::try_from(self.data.len()).unwrap_or(u32::MAX)];
-        x.change_property32(PropMode::REPLACE, requestor, self.property, atoms.INCR, &at_least)?;
+        x.change_property32(
+            PropMode::REPLACE,
+            requestor,
+            self.property,
+            atoms.INCR,
+            &at_least,
+        )?;
         self.phase = Phase::Waiting;
         answer(x, &self.request, self.property)
     }

@@ -32,7 +32,7 @@ enum Phase {
 }
 
 /// One transfer.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// The property in which pieces come.
     property: Atom,
     /// The window that asked; its own, so that transfers do not meet in one property.
@@ -46,20 +46,27 @@ pub struct Outgoing {
 impl Outgoing {
     /// Returns the transfer to `fd` of what `window` has asked for.
     #[must_use]
-    pub fn new(window: WindowId, property: Atom, fd: OwnedFd) -> Self {
+    pub(crate) fn new(window: WindowId, property: Atom, fd: OwnedFd) -> Self {
         // A descriptor that can't be made non-blocking would be a strange one; writing then waits.
         let _ = rustix::io::ioctl_fionbio(&fd, true);
-        Self { property, window, fd, data: Vec::new(), written: 0, phase: Phase::Asked }
+        Self {
+            property,
+            window,
+            fd,
+            data: Vec::new(),
+            written: 0,
+            phase: Phase::Asked,
+        }
     }
 
     /// Returns whether nothing is left to do.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.phase == Phase::Done
     }
 
     /// Adds the pipe to `fds` while there is data for it.
-    pub fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+    pub(crate) fn interest<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         if self.written < self.data.len() {
             fds.push(PollFd::new(&self.fd, PollFlags::OUT));
         }
@@ -69,7 +76,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the X server is gone.
-    pub fn converted(
+    pub(crate) fn converted(
         &mut self,
         x: &RustConnection,
         atoms: &Atoms,
@@ -81,7 +88,14 @@ impl Outgoing {
         if event.property == NONE {
             return self.finish(x);
         }
-        let reply = x.get_property(false, self.window, event.property, AtomEnum::ANY, 0, MAX_WORDS)?;
+        let reply = x.get_property(
+            false,
+            self.window,
+            event.property,
+            AtomEnum::ANY,
+            0,
+            MAX_WORDS,
+        )?;
         match reply.reply() {
             Ok(reply) if reply.type_ == atoms.INCR => {
                 self.phase = Phase::Pieces;
@@ -101,7 +115,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the X server is gone.
-    pub fn property_changed(
+    pub(crate) fn property_changed(
         &mut self,
         x: &RustConnection,
         atoms: &Atoms,
@@ -112,7 +126,8 @@ impl Outgoing {
         }
         let new = event.atom == atoms.SOMMELIER_DATA && event.state == Property::NEW_VALUE;
         if new && self.phase == Phase::Pieces && self.written == self.data.len() {
-            let reply = x.get_property(false, self.window, event.atom, AtomEnum::ANY, 0, MAX_WORDS)?;
+            let reply =
+                x.get_property(false, self.window, event.atom, AtomEnum::ANY, 0, MAX_WORDS)?;
             let piece = reply.reply().map(|reply| reply.value).unwrap_or_default();
             if piece.is_empty() {
                 self.finish(x)?;
@@ -128,7 +143,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// When the X server is gone.
-    pub fn service(&mut self, x: &RustConnection) -> Result<(), XwmError> {
+    pub(crate) fn service(&mut self, x: &RustConnection) -> Result<(), XwmError> {
         match self.phase {
             Phase::Whole => {
                 if self.write() {

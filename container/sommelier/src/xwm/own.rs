@@ -20,27 +20,30 @@ const SEAT_VERSION: u32 = 1;
 
 /// What the host offers of what the window manager needs.
 #[derive(Default)]
-pub struct Own {
+pub(crate) struct Own {
     /// Windows and popups.
-    pub wm_base: Option<Rc<XdgWmBase>>,
+    pub(crate) wm_base: Option<Rc<XdgWmBase>>,
     /// Who draws the frames.
-    pub decorations: Option<Rc<ZxdgDecorationManagerV1>>,
+    pub(crate) decorations: Option<Rc<ZxdgDecorationManagerV1>>,
     /// The clipboard.
-    pub data: Option<Rc<WlDataDeviceManager>>,
+    pub(crate) data: Option<Rc<WlDataDeviceManager>>,
     /// The primary selection.
-    pub primary: Option<Rc<ZwpPrimarySelectionDeviceManagerV1>>,
+    pub(crate) primary: Option<Rc<ZwpPrimarySelectionDeviceManagerV1>>,
     /// The first seat.
-    pub seat: Option<Rc<WlSeat>>,
+    pub(crate) seat: Option<Rc<WlSeat>>,
 }
 
 /// The same, filled in as the host announces it.
-pub type Shared = Rc<RefCell<Own>>;
+pub(crate) type Shared = Rc<RefCell<Own>>;
 
 /// Asks the host of `state` for its globals.
 #[must_use]
-pub fn collect(state: &Rc<State>) -> Shared {
+pub(crate) fn collect(state: &Rc<State>) -> Shared {
     let own = Shared::default();
-    state.display().new_send_get_registry().set_handler(Collector(own.clone()));
+    state
+        .display()
+        .new_send_get_registry()
+        .set_handler(Collector(own.clone()));
     own
 }
 

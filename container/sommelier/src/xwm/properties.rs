@@ -13,39 +13,43 @@ const MAX_WORDS: u32 = 1024;
 
 /// What is known of a window.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Properties {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a property of its own in X"
+)]
+pub(crate) struct Properties {
     /// Its title.
-    pub title: String,
+    pub(crate) title: String,
     /// The name of its program, for grouping and icons.
-    pub app_id: String,
+    pub(crate) app_id: String,
     /// The window it belongs to.
-    pub transient_for: Option<WindowId>,
+    pub(crate) transient_for: Option<WindowId>,
     /// The smallest size.
-    pub min_size: Option<(i32, i32)>,
+    pub(crate) min_size: Option<(i32, i32)>,
     /// The largest size.
-    pub max_size: Option<(i32, i32)>,
+    pub(crate) max_size: Option<(i32, i32)>,
     /// It takes the focus when given it.
-    pub accepts_input: bool,
+    pub(crate) accepts_input: bool,
     /// It wants to be asked to close.
-    pub deletes: bool,
+    pub(crate) deletes: bool,
     /// It wants to be told that it may take the focus.
-    pub takes_focus: bool,
+    pub(crate) takes_focus: bool,
     /// It draws its own frame, or wants none.
-    pub frameless: bool,
+    pub(crate) frameless: bool,
     /// It is a menu, a tip or the like, whatever it says of window managers.
-    pub popup: bool,
+    pub(crate) popup: bool,
     /// The shadow around a window that draws its own frame: left, right, top, bottom.
-    pub shadow: [i32; 4],
+    pub(crate) shadow: [i32; 4],
     /// It starts out filling the screen.
-    pub fullscreen: bool,
+    pub(crate) fullscreen: bool,
     /// It starts out filling the work area.
-    pub maximized: bool,
+    pub(crate) maximized: bool,
 }
 
 impl Properties {
     /// Asks the X server about `window`; nothing if it is gone.
     #[must_use]
-    pub fn read(x: &RustConnection, atoms: &Atoms, window: WindowId) -> Option<Self> {
+    pub(crate) fn read(x: &RustConnection, atoms: &Atoms, window: WindowId) -> Option<Self> {
         let reader = Reader { x, window };
         let class = WmClass::get(x, window).ok()?;
         let hints = WmHints::get(x, window).ok()?;
@@ -80,7 +84,9 @@ impl Properties {
             takes_focus: protocols.contains(&atoms.WM_TAKE_FOCUS),
             frameless: own_frame.is_some() || motif_frameless(&motif),
             popup: kinds.first().is_some_and(|kind| is_popup(atoms, *kind)),
-            shadow: own_frame.map_or([0; 4], |sides| sides.map(|side| i32::try_from(side).unwrap_or(0))),
+            shadow: own_frame.map_or([0; 4], |sides| {
+                sides.map(|side| i32::try_from(side).unwrap_or(0))
+            }),
             fullscreen: states.contains(&atoms._NET_WM_STATE_FULLSCREEN),
             maximized: states.contains(&atoms._NET_WM_STATE_MAXIMIZED_VERT)
                 && states.contains(&atoms._NET_WM_STATE_MAXIMIZED_HORZ),
@@ -89,7 +95,7 @@ impl Properties {
 
     /// Returns whether the compositor is to draw a frame.
     #[must_use]
-    pub fn wants_frame(&self) -> bool {
+    pub(crate) fn wants_frame(&self) -> bool {
         !self.frameless
     }
 }
@@ -119,13 +125,19 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Returns the words of a property, none if it is absent; nothing if the window is gone.
     fn words(&self, property: Atom, kind: Atom) -> Option<Vec<u32>> {
-        let cookie = self.x.get_property(false, self.window, property, kind, 0, MAX_WORDS).ok()?;
+        let cookie = self
+            .x
+            .get_property(false, self.window, property, kind, 0, MAX_WORDS)
+            .ok()?;
         let reply = cookie.reply().ok()?;
         Some(reply.value32().map(Iterator::collect).unwrap_or_default())
     }
 
     fn text(&self, property: Atom, kind: Atom) -> Option<String> {
-        let cookie = self.x.get_property(false, self.window, property, kind, 0, MAX_WORDS).ok()?;
+        let cookie = self
+            .x
+            .get_property(false, self.window, property, kind, 0, MAX_WORDS)
+            .ok()?;
         let reply = cookie.reply().ok()?;
         if reply.format != 8 || reply.value.is_empty() {
             return None;

@@ -23,7 +23,11 @@ const NAME: &str = "Sommelier";
 ///
 /// # Errors
 /// When another manager is there.
-pub fn take_over(x: &RustConnection, atoms: &Atoms, root: WindowId) -> Result<WindowId, XwmError> {
+pub(crate) fn take_over(
+    x: &RustConnection,
+    atoms: &Atoms,
+    root: WindowId,
+) -> Result<WindowId, XwmError> {
     x.xfixes_query_version(5, 0)?.reply()?;
     x.composite_query_version(0, 4)?.reply()?;
     let mask = EventMask::SUBSTRUCTURE_NOTIFY
@@ -32,7 +36,8 @@ pub fn take_over(x: &RustConnection, atoms: &Atoms, root: WindowId) -> Result<Wi
     let attributes = ChangeWindowAttributesAux::new().event_mask(mask);
     x.change_window_attributes(root, &attributes)?.check()?;
     // Each window gets pixels of its own, which is what a rootless Xwayland shows.
-    x.composite_redirect_subwindows(root, Redirect::MANUAL)?.check()?;
+    x.composite_redirect_subwindows(root, Redirect::MANUAL)?
+        .check()?;
     let manager = hidden_window(x, root)?;
     for selection in [atoms.WM_S0, atoms._NET_WM_CM_S0] {
         x.set_selection_owner(manager, selection, CURRENT_TIME)?;
@@ -46,7 +51,7 @@ pub fn take_over(x: &RustConnection, atoms: &Atoms, root: WindowId) -> Result<Wi
 ///
 /// # Errors
 /// When the server is out of numbers.
-pub fn hidden_window(x: &RustConnection, root: WindowId) -> Result<WindowId, XwmError> {
+pub(crate) fn hidden_window(x: &RustConnection, root: WindowId) -> Result<WindowId, XwmError> {
     let window = x.generate_id()?;
     let attributes = CreateWindowAux::new().event_mask(EventMask::PROPERTY_CHANGE);
     x.create_window(
@@ -73,7 +78,13 @@ fn announce(
 ) -> Result<(), XwmError> {
     for window in [root, manager] {
         let check = atoms._NET_SUPPORTING_WM_CHECK;
-        x.change_property32(PropMode::REPLACE, window, check, AtomEnum::WINDOW, &[manager])?;
+        x.change_property32(
+            PropMode::REPLACE,
+            window,
+            check,
+            AtomEnum::WINDOW,
+            &[manager],
+        )?;
     }
     let (name, utf8) = (atoms._NET_WM_NAME, atoms.UTF8_STRING);
     x.change_property8(PropMode::REPLACE, manager, name, utf8, NAME.as_bytes())?;
@@ -94,6 +105,12 @@ fn announce(
         atoms._GTK_FRAME_EXTENTS,
     ];
     let property = atoms._NET_SUPPORTED;
-    x.change_property32(PropMode::REPLACE, root, property, AtomEnum::ATOM, &supported)?;
+    x.change_property32(
+        PropMode::REPLACE,
+        root,
+        property,
+        AtomEnum::ATOM,
+        &supported,
+    )?;
     Ok(())
 }

@@ -35,7 +35,9 @@ impl Window {
 impl Xwm {
     /// Notes that `id` will be drawn on the surface with that serial.
     pub(super) fn awaits_serial(&mut self, id: WindowId, serial: u64) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get_mut(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get_mut(&id) else {
+            return Ok(());
+        };
         window.awaited = Some(serial);
         match self.bridge.take_serial(serial) {
             Some(surface) => self.associate(id, surface),
@@ -45,8 +47,13 @@ impl Xwm {
 
     /// Handles a surface that has said its serial.
     pub(super) fn associate_serial(&mut self, serial: u64) -> Result<(), XwmError> {
-        let waiting = self.windows.values().find(|window| window.awaited == Some(serial));
-        let Some(id) = waiting.map(|window| window.id) else { return Ok(()) };
+        let waiting = self
+            .windows
+            .values()
+            .find(|window| window.awaited == Some(serial));
+        let Some(id) = waiting.map(|window| window.id) else {
+            return Ok(());
+        };
         match self.bridge.take_serial(serial) {
             Some(surface) => self.associate(id, surface),
             None => Ok(()),
@@ -62,7 +69,9 @@ impl Xwm {
     }
 
     fn associate(&mut self, id: WindowId, surface: Rc<WlSurface>) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get_mut(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get_mut(&id) else {
+            return Ok(());
+        };
         window.unshow();
         window.surface = Some(surface);
         self.show(id)
@@ -70,19 +79,28 @@ impl Xwm {
 
     /// Gives `id` a role once everything for it is there.
     pub(super) fn show(&mut self, id: WindowId) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get(&id) else { return Ok(()) };
-        let Some(surface) = window.surface.clone() else { return Ok(()) };
+        let Some(window) = self.windows.get(&id) else {
+            return Ok(());
+        };
+        let Some(surface) = window.surface.clone() else {
+            return Ok(());
+        };
         if !window.mapped || window.role.is_some() {
             return Ok(());
         }
         let own = self.own.borrow();
-        let parent = window.is_popup().then(|| self.popup_parent(window)).flatten();
+        let parent = window
+            .is_popup()
+            .then(|| self.popup_parent(window))
+            .flatten();
         let role = match parent {
             Some(parent) => Role::popup(&own, &self.bridge, (id, &surface), window.place, parent),
             None => Role::toplevel(&own, &self.bridge, (id, &surface), &window.properties),
         };
         drop(own);
-        let Some(role) = role.map(Rc::new) else { return Ok(()) };
+        let Some(role) = role.map(Rc::new) else {
+            return Ok(());
+        };
         self.bridge.set_role(&surface, &role);
         if let Some(window) = self.windows.get_mut(&id) {
             window.role = Some(role);
@@ -97,7 +115,9 @@ impl Xwm {
     /// Returns the window that a menu or tip belongs to: the one it names, or that with the focus.
     fn popup_parent(&self, window: &Window) -> Option<&Window> {
         let shown = |id: WindowId| {
-            self.windows.get(&id).filter(|parent| parent.configured && parent.id != window.id)
+            self.windows
+                .get(&id)
+                .filter(|parent| parent.configured && parent.id != window.id)
         };
         let named = window.properties.transient_for.and_then(shown);
         let parent = named.or_else(|| self.focus.or(self.last_focus).and_then(shown))?;
@@ -109,11 +129,22 @@ impl Xwm {
 
     /// Tells the compositor what a window says of itself.
     pub(super) fn tell_properties(&self, id: WindowId) {
-        let Some(window) = self.windows.get(&id) else { return };
+        let Some(window) = self.windows.get(&id) else {
+            return;
+        };
         let Some(role) = &window.role else { return };
-        let Some(toplevel) = role.as_toplevel() else { return };
-        let Properties { title, app_id, transient_for, min_size, max_size, shadow, .. } =
-            &window.properties;
+        let Some(toplevel) = role.as_toplevel() else {
+            return;
+        };
+        let Properties {
+            title,
+            app_id,
+            transient_for,
+            min_size,
+            max_size,
+            shadow,
+            ..
+        } = &window.properties;
         toplevel.send_set_title(title);
         toplevel.send_set_app_id(app_id);
         let parent = transient_for.and_then(|parent| self.windows.get(&parent)?.role.as_ref());
@@ -121,7 +152,10 @@ impl Xwm {
         let [left, right, top, bottom] = *shadow;
         let (wide, high) = (left + right, top + bottom);
         let inner = |(width, height): (i32, i32)| ((width - wide).max(1), (height - high).max(1));
-        let (min, max) = (min_size.map_or((0, 0), inner), max_size.map_or((0, 0), inner));
+        let (min, max) = (
+            min_size.map_or((0, 0), inner),
+            max_size.map_or((0, 0), inner),
+        );
         // The protocol forbids a maximum below the minimum, programs do not.
         if max == (0, 0) || (max.0 >= min.0 && max.1 >= min.1) {
             toplevel.send_set_min_size(min.0, min.1);
@@ -131,16 +165,23 @@ impl Xwm {
     }
 
     fn tell_geometry(&self, window: &Window, role: &Role) {
-        let [left, right, top, bottom] = window.properties.shadow;
-        let (width, height) = (window.place.width - left - right, window.place.height - top - bottom);
-        if window.properties.shadow != [0; 4] && width > 0 && height > 0 {
-            role.xdg_surface.send_set_window_geometry(left, top, width, height);
+        let frame = window.frame_place();
+        if window.properties.shadow != [0; 4] && frame.width > 0 && frame.height > 0 {
+            let (x, y) = (frame.x - window.place.x, frame.y - window.place.y);
+            role.xdg_surface
+                .send_set_window_geometry(x, y, frame.width, frame.height);
         }
     }
 
     fn tell_first_states(&self, id: WindowId) {
-        let Some(window) = self.windows.get(&id) else { return };
-        let Properties { fullscreen, maximized, .. } = window.properties;
+        let Some(window) = self.windows.get(&id) else {
+            return;
+        };
+        let Properties {
+            fullscreen,
+            maximized,
+            ..
+        } = window.properties;
         self.with_toplevel(id, |toplevel| {
             if maximized {
                 toplevel.send_set_maximized();
@@ -158,7 +199,9 @@ impl Xwm {
         (width, height): (i32, i32),
         states: &[u32],
     ) -> Result<(), XwmError> {
-        let Some(window) = self.windows.get_mut(&id) else { return Ok(()) };
+        let Some(window) = self.windows.get_mut(&id) else {
+            return Ok(());
+        };
         let before = std::mem::replace(&mut window.states, States::from_xdg(states));
         let after = window.states;
         if width > 0 && height > 0 {
@@ -186,8 +229,12 @@ impl Xwm {
 
     /// Acknowledges what the compositor proposed; the window may be drawn from now on.
     pub(super) fn acknowledge(&mut self, id: WindowId, serial: u32) {
-        let Some(window) = self.windows.get_mut(&id) else { return };
-        let (Some(role), Some(surface)) = (&window.role, &window.surface) else { return };
+        let Some(window) = self.windows.get_mut(&id) else {
+            return;
+        };
+        let (Some(role), Some(surface)) = (&window.role, &window.surface) else {
+            return;
+        };
         role.xdg_surface.send_ack_configure(serial);
         window.configured = true;
         with_surface(surface, |handler| handler.open(surface));
@@ -217,13 +264,15 @@ impl Xwm {
 
     /// Tells the compositor that a window is elsewhere in the X world, as far as it matters there.
     pub(super) fn follow_place(&self, id: WindowId) {
-        let Some(window) = self.windows.get(&id) else { return };
+        let Some(window) = self.windows.get(&id) else {
+            return;
+        };
         let Some(role) = &window.role else { return };
         match &role.kind {
             RoleKind::Toplevel(_) => self.tell_geometry(window, role),
             RoleKind::Popup(_, parent) => {
                 if let Some(parent) = self.windows.get(parent) {
-                    role.reposition(&self.own.borrow(), window.place, parent.place);
+                    role.reposition(&self.own.borrow(), window.place, parent.frame_place());
                 }
             }
         }
@@ -245,7 +294,10 @@ impl Xwm {
 
     /// Calls `act` with the window object of `id`, if it has one.
     pub(super) fn with_toplevel(&self, id: WindowId, act: impl FnOnce(&Rc<XdgToplevel>)) {
-        let role = self.windows.get(&id).and_then(|window| window.role.as_ref());
+        let role = self
+            .windows
+            .get(&id)
+            .and_then(|window| window.role.as_ref());
         if let Some(toplevel) = role.and_then(|role| role.as_toplevel()) {
             act(toplevel);
         }

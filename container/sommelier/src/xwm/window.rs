@@ -26,65 +26,72 @@ const REPOSITION_SINCE: u32 = 3;
 
 /// Where a window is in the X world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub(crate) struct Place {
     /// Left edge.
-    pub x: i32,
+    pub(crate) x: i32,
     /// Upper edge.
-    pub y: i32,
+    pub(crate) y: i32,
     /// Width without border.
-    pub width: i32,
+    pub(crate) width: i32,
     /// Height without border.
-    pub height: i32,
+    pub(crate) height: i32,
 }
 
 /// One X window.
-pub struct Window {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own about the window"
+)]
+pub(crate) struct Window {
     /// Its number.
-    pub id: WindowId,
+    pub(crate) id: WindowId,
     /// The window has said that no window manager is to touch it: menus, tips.
-    pub override_redirect: bool,
+    pub(crate) override_redirect: bool,
     /// Where it is.
-    pub place: Place,
+    pub(crate) place: Place,
     /// What it says of itself.
-    pub properties: Properties,
+    pub(crate) properties: Properties,
     /// It is to be seen.
-    pub mapped: bool,
+    pub(crate) mapped: bool,
     /// The serial of xwayland-shell it waits for.
-    pub awaited: Option<u64>,
+    pub(crate) awaited: Option<u64>,
     /// The surface Xwayland draws it on.
-    pub surface: Option<Rc<WlSurface>>,
+    pub(crate) surface: Option<Rc<WlSurface>>,
     /// What the compositor knows it as.
-    pub role: Option<Rc<Role>>,
+    pub(crate) role: Option<Rc<Role>>,
     /// The compositor has given the role its first size.
-    pub configured: bool,
+    pub(crate) configured: bool,
     /// What the compositor last said of it.
-    pub states: States,
+    pub(crate) states: States,
 }
 
 /// States of a window that X and Wayland both know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own in both protocols")]
-pub struct States {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a state of its own in both protocols"
+)]
+pub(crate) struct States {
     /// It has the focus.
-    pub activated: bool,
+    pub(crate) activated: bool,
     /// It fills the work area.
-    pub maximized: bool,
+    pub(crate) maximized: bool,
     /// It fills the screen.
-    pub fullscreen: bool,
+    pub(crate) fullscreen: bool,
 }
 
 /// A window's objects on the Wayland side.
-pub struct Role {
+pub(crate) struct Role {
     /// The surface's role object.
-    pub xdg_surface: Rc<XdgSurface>,
+    pub(crate) xdg_surface: Rc<XdgSurface>,
     /// Window or popup.
-    pub kind: RoleKind,
+    pub(crate) kind: RoleKind,
     decoration: Option<Rc<ZxdgToplevelDecorationV1>>,
     gone: Cell<bool>,
 }
 
 /// What a window is for the compositor.
-pub enum RoleKind {
+pub(crate) enum RoleKind {
     /// A window of its own.
     Toplevel(Rc<XdgToplevel>),
     /// Something that belongs to the window with this number.
@@ -94,7 +101,7 @@ pub enum RoleKind {
 impl States {
     /// Returns the states that an `xdg_toplevel.configure` names (xdg-shell, enum state).
     #[must_use]
-    pub fn from_xdg(states: &[u32]) -> Self {
+    pub(crate) fn from_xdg(states: &[u32]) -> Self {
         Self {
             maximized: states.contains(&1),
             fullscreen: states.contains(&2),
@@ -106,7 +113,7 @@ impl States {
 impl Role {
     /// Makes a window of `surface`.
     #[must_use]
-    pub fn toplevel(
+    pub(crate) fn toplevel(
         own: &Own,
         bridge: &Rc<Bridge>,
         (id, surface): (WindowId, &Rc<WlSurface>),
@@ -125,12 +132,17 @@ impl Role {
             });
             decoration
         });
-        Some(Self { xdg_surface, kind: RoleKind::Toplevel(toplevel), decoration, gone: Cell::new(false) })
+        Some(Self {
+            xdg_surface,
+            kind: RoleKind::Toplevel(toplevel),
+            decoration,
+            gone: Cell::new(false),
+        })
     }
 
     /// Makes a popup of `surface` at `place` of the X world, over `parent`.
     #[must_use]
-    pub fn popup(
+    pub(crate) fn popup(
         own: &Own,
         bridge: &Rc<Bridge>,
         (id, surface): (WindowId, &Rc<WlSurface>),
@@ -140,18 +152,29 @@ impl Role {
         let base = own.wm_base.as_ref()?;
         let parent_role = parent.role.as_ref()?;
         let xdg_surface = watched(base, bridge, id, surface);
-        let positioner = positioner(base, place, parent.place);
+        let positioner = positioner(base, place, parent.frame_place());
         let popup = xdg_surface.new_send_get_popup(Some(&parent_role.xdg_surface), &positioner);
         popup.set_handler(WindowWatch(bridge.clone(), id));
         positioner.send_destroy();
         let kind = RoleKind::Popup(popup, parent.id);
-        Some(Self { xdg_surface, kind, decoration: None, gone: Cell::new(false) })
+        Some(Self {
+            xdg_surface,
+            kind,
+            decoration: None,
+            gone: Cell::new(false),
+        })
     }
 
     /// Moves a popup to `place` of the X world, over a window at `parent`.
-    pub fn reposition(&self, own: &Own, place: Place, parent: Place) {
-        let RoleKind::Popup(popup, _) = &self.kind else { return };
-        let Some(base) = own.wm_base.as_ref().filter(|base| base.version() >= REPOSITION_SINCE) else {
+    pub(crate) fn reposition(&self, own: &Own, place: Place, parent: Place) {
+        let RoleKind::Popup(popup, _) = &self.kind else {
+            return;
+        };
+        let Some(base) = own
+            .wm_base
+            .as_ref()
+            .filter(|base| base.version() >= REPOSITION_SINCE)
+        else {
             return;
         };
         let positioner = positioner(base, place, parent);
@@ -160,7 +183,7 @@ impl Role {
     }
 
     /// Takes the window off the screen, once.
-    pub fn destroy(&self) {
+    pub(crate) fn destroy(&self) {
         if self.gone.replace(true) {
             return;
         }
@@ -176,7 +199,7 @@ impl Role {
 
     /// Returns the window object, if this is one.
     #[must_use]
-    pub fn as_toplevel(&self) -> Option<&Rc<XdgToplevel>> {
+    pub(crate) fn as_toplevel(&self) -> Option<&Rc<XdgToplevel>> {
         match &self.kind {
             RoleKind::Toplevel(toplevel) => Some(toplevel),
             RoleKind::Popup(..) => None,
@@ -187,7 +210,7 @@ impl Role {
 impl Window {
     /// Returns a window that is not to be seen yet.
     #[must_use]
-    pub fn new(id: WindowId, place: Place, override_redirect: bool) -> Self {
+    pub(crate) fn new(id: WindowId, place: Place, override_redirect: bool) -> Self {
         Self {
             id,
             override_redirect,
@@ -202,8 +225,26 @@ impl Window {
         }
     }
 
+    /// Returns where the window is without the shadow it draws: what popups are placed against.
+    #[must_use]
+    pub(crate) fn frame_place(&self) -> Place {
+        let [left, right, top, bottom] = self.properties.shadow;
+        let Place {
+            x,
+            y,
+            width,
+            height,
+        } = self.place;
+        Place {
+            x: x + left,
+            y: y + top,
+            width: width - left - right,
+            height: height - top - bottom,
+        }
+    }
+
     /// Takes the window off the screen and keeps Xwayland's drawing back until it has a role again.
-    pub fn unshow(&mut self) {
+    pub(crate) fn unshow(&mut self) {
         if let Some(role) = self.role.take() {
             role.destroy();
         }

@@ -44,7 +44,7 @@ const ALLOWED: &[(I, u32)] = &[
 
 /// Returns the highest version of `interface` that a guest under `policy` may bind.
 #[must_use]
-pub fn cap(interface: I, policy: &Policy) -> Option<u32> {
+pub(crate) fn cap(interface: I, policy: &Policy) -> Option<u32> {
     let denied = match interface {
         I::ZwpKeyboardShortcutsInhibitManagerV1 => !policy.shortcuts_inhibit,
         I::ZwpPrimarySelectionDeviceManagerV1 => !policy.clipboard.primary,
@@ -65,7 +65,10 @@ mod tests {
 
     #[test]
     fn what_looks_at_or_drives_the_desktop_is_denied() {
-        let policy = Policy { shortcuts_inhibit: true, ..Policy::default() };
+        let policy = Policy {
+            shortcuts_inhibit: true,
+            ..Policy::default()
+        };
         for denied in [
             I::WpSecurityContextManagerV1,
             I::ExtDataControlManagerV1,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use wayland::channel::FdRole;
 use wayland::frame::MAX_CONTENTS_LEN;
+use wl_proxy::fixed::Fixed;
 use wl_proxy::protocols::wayland::wl_keyboard::{
     WlKeyboard, WlKeyboardHandler, WlKeyboardKeyState, WlKeyboardKeymapFormat,
 };
@@ -12,12 +13,11 @@ use wl_proxy::protocols::wayland::wl_pointer::{WlPointer, WlPointerButtonState, 
 use wl_proxy::protocols::wayland::wl_seat::{WlSeat, WlSeatHandler};
 use wl_proxy::protocols::wayland::wl_surface::WlSurface;
 use wl_proxy::protocols::wayland::wl_touch::{WlTouch, WlTouchHandler};
-use wl_proxy::fixed::Fixed;
 
 use super::Context;
 
 /// Handles `wl_seat`.
-pub struct SeatHandler(pub Context);
+pub(crate) struct SeatHandler(pub(crate) Context);
 
 impl WlSeatHandler for SeatHandler {
     fn handle_get_keyboard(&mut self, slf: &Rc<WlSeat>, id: &Rc<WlKeyboard>) {
@@ -49,7 +49,10 @@ impl WlKeyboardHandler for Input {
         if size as usize > MAX_CONTENTS_LEN {
             tracing::warn!(size, "the compositor's keymap is too large to pass on");
         } else if slf.try_send_keymap(format, fd, size).is_ok() {
-            self.0.channel.borrow_mut().expect_fd(FdRole::Contents(size));
+            self.0
+                .channel
+                .borrow_mut()
+                .expect_fd(FdRole::Contents(size));
         }
     }
 

@@ -8,15 +8,19 @@ const MAX_APP_ID_LEN: usize = 128;
 
 /// Returns the title that a window of `vm` gets for its own `title`.
 #[must_use]
-pub fn title(vm: &str, title: &str) -> String {
-    let clean: String = title.chars().filter(|c| is_plain(*c)).take(MAX_TITLE_CHARS).collect();
+pub(crate) fn title(vm: &str, title: &str) -> String {
+    let clean: String = title
+        .chars()
+        .filter(|c| is_plain(*c))
+        .take(MAX_TITLE_CHARS)
+        .collect();
     format!("[{vm}] {clean}")
 }
 
 /// Returns the app id that a window of `vm` gets for its own `app_id`. A guest's value that
 /// already looks like one of ours is prefixed like any other, so no VM can pass for another one.
 #[must_use]
-pub fn app_id(prefix: &str, vm: &str, app_id: &str) -> String {
+pub(crate) fn app_id(prefix: &str, vm: &str, app_id: &str) -> String {
     let clean: String = app_id
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
@@ -47,7 +51,10 @@ mod tests {
     #[test]
     fn a_title_can_neither_turn_the_text_nor_go_on_for_ever() {
         assert_eq!(title("vm", "\u{202e}gpj.exe\u{7}\n"), "[vm] gpj.exe");
-        assert_eq!(title("vm", &"a".repeat(100_000)).len(), "[vm] ".len() + MAX_TITLE_CHARS);
+        assert_eq!(
+            title("vm", &"a".repeat(100_000)).len(),
+            "[vm] ".len() + MAX_TITLE_CHARS
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::Context;
 use crate::vm::{Counted, Held};
 
 /// Handles `wl_compositor`.
-pub struct CompositorHandler(pub Context);
+pub(crate) struct CompositorHandler(pub(crate) Context);
 
 impl WlCompositorHandler for CompositorHandler {
     fn handle_create_surface(&mut self, slf: &Rc<WlCompositor>, id: &Rc<WlSurface>) {
@@ -36,7 +36,7 @@ struct Surface {
 impl WlSurfaceHandler for Surface {}
 
 /// Handles `wl_shm`.
-pub struct ShmHandler(pub Context);
+pub(crate) struct ShmHandler(pub(crate) Context);
 
 impl WlShmHandler for ShmHandler {
     fn handle_create_pool(
@@ -53,7 +53,10 @@ impl WlShmHandler for ShmHandler {
             return self.0.refuse(slf.clone(), "pool larger than its memory");
         }
         slf.send_create_pool(id, fd, size);
-        id.set_handler(Pool { context: self.0.clone(), file: fd.clone() });
+        id.set_handler(Pool {
+            context: self.0.clone(),
+            file: fd.clone(),
+        });
     }
 }
 
@@ -90,7 +93,9 @@ impl WlShmPoolHandler for Pool {
 
     fn handle_resize(&mut self, slf: &Rc<WlShmPool>, size: i32) {
         if size > 0 && !fits_file(&self.file, size) && !self.context.channel_is_direct() {
-            return self.context.refuse(slf.clone(), "pool larger than its memory");
+            return self
+                .context
+                .refuse(slf.clone(), "pool larger than its memory");
         }
         slf.send_resize(size);
     }
@@ -104,7 +109,7 @@ struct Buffer {
 impl WlBufferHandler for Buffer {}
 
 /// Returns width and height of a buffer in shared memory.
-pub fn buffer_size(buffer: &Rc<WlBuffer>) -> Option<(i32, i32)> {
+pub(crate) fn buffer_size(buffer: &Rc<WlBuffer>) -> Option<(i32, i32)> {
     let handler = buffer.try_get_handler_ref::<Buffer>().ok()?;
     Some((handler.width, handler.height))
 }

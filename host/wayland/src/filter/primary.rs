@@ -27,7 +27,7 @@ use crate::vm::Direction;
 const MAX_TYPES: usize = 128;
 
 /// Handles `zwp_primary_selection_device_manager_v1`.
-pub struct PrimaryManager(pub Context);
+pub(crate) struct PrimaryManager(pub(crate) Context);
 
 impl ZwpPrimarySelectionDeviceManagerV1Handler for PrimaryManager {
     fn handle_create_source(
@@ -36,7 +36,10 @@ impl ZwpPrimarySelectionDeviceManagerV1Handler for PrimaryManager {
         id: &Rc<ZwpPrimarySelectionSourceV1>,
     ) {
         slf.send_create_source(id);
-        id.set_handler(Source { context: self.0.clone(), types: 0 });
+        id.set_handler(Source {
+            context: self.0.clone(),
+            types: 0,
+        });
     }
 
     fn handle_get_device(
@@ -71,11 +74,12 @@ impl ZwpPrimarySelectionSourceV1Handler for Source {
     ) {
         let (source, fd, channel) = (slf.clone(), fd.clone(), self.context.channel.clone());
         let name = mime_type.to_owned();
-        self.context.transfer(Direction::ToHost, mime_type, move || {
-            if source.try_send_send(&name, &fd).is_ok() {
-                channel.borrow_mut().expect_fd(FdRole::Pipe);
-            }
-        });
+        self.context
+            .transfer(Direction::ToHost, mime_type, move || {
+                if source.try_send_send(&name, &fd).is_ok() {
+                    channel.borrow_mut().expect_fd(FdRole::Pipe);
+                }
+            });
     }
 }
 
@@ -89,7 +93,10 @@ impl ZwpPrimarySelectionDeviceV1Handler for Device {
     ) {
         // There are no drags here, so the guest may see the offer at once.
         slf.send_data_offer(offer);
-        offer.set_handler(Offer { context: self.0.clone(), types: 0 });
+        offer.set_handler(Offer {
+            context: self.0.clone(),
+            types: 0,
+        });
     }
 
     fn handle_selection(
@@ -98,7 +105,9 @@ impl ZwpPrimarySelectionDeviceV1Handler for Device {
         id: Option<&Rc<ZwpPrimarySelectionOfferV1>>,
     ) {
         let has_types = |offer: &&Rc<ZwpPrimarySelectionOfferV1>| {
-            offer.try_get_handler_ref::<Offer>().is_ok_and(|handler| handler.types > 0)
+            offer
+                .try_get_handler_ref::<Offer>()
+                .is_ok_and(|handler| handler.types > 0)
         };
         slf.send_selection(id.filter(has_types));
     }
@@ -137,10 +146,11 @@ impl ZwpPrimarySelectionOfferV1Handler for Offer {
         fd: &Rc<OwnedFd>,
     ) {
         let (offer, fd, name) = (slf.clone(), fd.clone(), mime_type.to_owned());
-        self.context.transfer(Direction::ToGuest, mime_type, move || {
-            if offer.server_id().is_some() {
-                offer.send_receive(&name, &fd);
-            }
-        });
+        self.context
+            .transfer(Direction::ToGuest, mime_type, move || {
+                if offer.server_id().is_some() {
+                    offer.send_receive(&name, &fd);
+                }
+            });
     }
 }

@@ -24,8 +24,12 @@ impl WlDisplayHandler for DisplayHandler {
     fn handle_get_registry(&mut self, slf: &Rc<WlDisplay>, registry: &Rc<WlRegistry>) {
         slf.send_get_registry(registry);
         let context = self.0.clone();
-        let handler =
-            RegistryHandler { context, mapper: GlobalMapper::default(), names: HashMap::new(), next: 1 };
+        let handler = RegistryHandler {
+            context,
+            mapper: GlobalMapper::default(),
+            names: HashMap::new(),
+            next: 1,
+        };
         registry.set_handler(handler);
     }
 }
@@ -62,7 +66,9 @@ impl WlRegistryHandler for RegistryHandler {
             *interface == id.interface() && (1..=*version).contains(&id.version())
         });
         if !fits {
-            return self.context.refuse(slf.clone(), "bound a global that was not announced");
+            return self
+                .context
+                .refuse(slf.clone(), "bound a global that was not announced");
         }
         self.mapper.forward_bind(slf, name, &id);
         self.context.adopt(&id);

@@ -26,12 +26,15 @@ use crate::vm::Direction;
 const MAX_TYPES: usize = 128;
 
 /// Handles `wl_data_device_manager`.
-pub struct DataManager(pub Context);
+pub(crate) struct DataManager(pub(crate) Context);
 
 impl WlDataDeviceManagerHandler for DataManager {
     fn handle_create_data_source(&mut self, slf: &Rc<WlDataDeviceManager>, id: &Rc<WlDataSource>) {
         slf.send_create_data_source(id);
-        id.set_handler(Source { context: self.0.clone(), types: 0 });
+        id.set_handler(Source {
+            context: self.0.clone(),
+            types: 0,
+        });
     }
 
     fn handle_get_data_device(
@@ -61,11 +64,12 @@ impl WlDataSourceHandler for Source {
     fn handle_send(&mut self, slf: &Rc<WlDataSource>, mime_type: &str, fd: &Rc<OwnedFd>) {
         let (source, fd, channel) = (slf.clone(), fd.clone(), self.context.channel.clone());
         let name = mime_type.to_owned();
-        self.context.transfer(Direction::ToHost, mime_type, move || {
-            if source.try_send_send(&name, &fd).is_ok() {
-                channel.borrow_mut().expect_fd(FdRole::Pipe);
-            }
-        });
+        self.context
+            .transfer(Direction::ToHost, mime_type, move || {
+                if source.try_send_send(&name, &fd).is_ok() {
+                    channel.borrow_mut().expect_fd(FdRole::Pipe);
+                }
+            });
     }
 }
 
@@ -74,7 +78,10 @@ struct Device(Context);
 impl WlDataDeviceHandler for Device {
     fn handle_data_offer(&mut self, _slf: &Rc<WlDataDevice>, id: &Rc<WlDataOffer>) {
         let hidden = RefCell::new(Some(Hidden::default()));
-        id.set_handler(Offer { context: self.0.clone(), hidden });
+        id.set_handler(Offer {
+            context: self.0.clone(),
+            hidden,
+        });
     }
 
     fn handle_selection(&mut self, slf: &Rc<WlDataDevice>, id: Option<&Rc<WlDataOffer>>) {
@@ -122,8 +129,12 @@ struct Offer {
 
 /// Shows `offer` to the guest if it has a type that may cross; otherwise it is given up.
 fn show(device: &Rc<WlDataDevice>, offer: &Rc<WlDataOffer>) -> bool {
-    let Ok(handler) = offer.try_get_handler_ref::<Offer>() else { return false };
-    let Some(hidden) = handler.hidden.take() else { return true };
+    let Ok(handler) = offer.try_get_handler_ref::<Offer>() else {
+        return false;
+    };
+    let Some(hidden) = handler.hidden.take() else {
+        return true;
+    };
     if hidden.types.is_empty() {
         offer.send_destroy();
         return false;
@@ -147,7 +158,9 @@ impl WlDataOfferHandler for Offer {
             return;
         }
         match self.hidden.get_mut() {
-            Some(hidden) if hidden.types.len() < MAX_TYPES => hidden.types.push(mime_type.to_owned()),
+            Some(hidden) if hidden.types.len() < MAX_TYPES => {
+                hidden.types.push(mime_type.to_owned());
+            }
             Some(_) => {}
             None => slf.send_offer(mime_type),
         }
@@ -173,11 +186,12 @@ impl WlDataOfferHandler for Offer {
 
     fn handle_receive(&mut self, slf: &Rc<WlDataOffer>, mime_type: &str, fd: &Rc<OwnedFd>) {
         let (offer, fd, name) = (slf.clone(), fd.clone(), mime_type.to_owned());
-        self.context.transfer(Direction::ToGuest, mime_type, move || {
-            // The program may have given the offer up while the user thought about it.
-            if offer.server_id().is_some() {
-                offer.send_receive(&name, &fd);
-            }
-        });
+        self.context
+            .transfer(Direction::ToGuest, mime_type, move || {
+                // The program may have given the offer up while the user thought about it.
+                if offer.server_id().is_some() {
+                    offer.send_receive(&name, &fd);
+                }
+            });
     }
 }

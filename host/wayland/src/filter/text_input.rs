@@ -17,7 +17,7 @@ use wl_proxy::protocols::wayland::wl_surface::WlSurface;
 const MAX_SURROUNDING_LEN: usize = 4000;
 
 /// Handles `zwp_text_input_manager_v3`.
-pub struct TextInputManager;
+pub(crate) struct TextInputManager;
 
 impl ZwpTextInputManagerV3Handler for TextInputManager {
     fn handle_get_text_input(

@@ -31,12 +31,24 @@ impl Context {
             Mode::Ask => {
                 let (vm, name) = (vm.clone(), mime.to_owned());
                 let then = move |allow| {
-                    audit(&vm, direction, &name, if allow { "allowed: asked" } else { "denied: asked" });
+                    audit(
+                        &vm,
+                        direction,
+                        &name,
+                        if allow {
+                            "allowed: asked"
+                        } else {
+                            "denied: asked"
+                        },
+                    );
                     if allow {
                         go();
                     }
                 };
-                self.vm.asks.borrow_mut().ask(direction, mime, Box::new(then));
+                self.vm
+                    .asks
+                    .borrow_mut()
+                    .ask(direction, mime, Box::new(then));
             }
         }
     }
@@ -57,7 +69,12 @@ fn audit(vm: &Vm, direction: Direction, mime: &str, verdict: &str) {
 
 /// Writes the audit line of a transfer that has ended.
 pub fn audit_end(vm: &Vm, transfer: Transfer) {
-    let direction = if transfer.outward { Direction::ToGuest } else { Direction::ToHost }.name();
+    let direction = if transfer.outward {
+        Direction::ToGuest
+    } else {
+        Direction::ToHost
+    }
+    .name();
     let Transfer { bytes, cut, .. } = transfer;
     tracing::info!(target: "audit", vm = vm.name, direction, bytes, cut, "clipboard transfer ended");
 }

@@ -33,7 +33,7 @@ use crate::vm::{Counted, Held};
 const MAX_ICON: i32 = 512;
 
 /// Handles `xdg_wm_base`.
-pub struct WmBaseHandler(pub Context);
+pub(crate) struct WmBaseHandler(pub(crate) Context);
 
 impl XdgWmBaseHandler for WmBaseHandler {
     fn handle_get_xdg_surface(
@@ -55,7 +55,10 @@ impl XdgSurfaceHandler for SurfaceHandler {
             return self.0.refuse(slf.clone(), "too many windows");
         };
         slf.send_get_toplevel(id);
-        let window = Window { context: self.0.clone(), _held: held };
+        let window = Window {
+            context: self.0.clone(),
+            _held: held,
+        };
         // A program that never names itself must not be an unmarked window.
         window.set_title(id, "");
         window.set_app_id(id, "");
@@ -90,7 +93,7 @@ impl XdgToplevelHandler for Window {
 }
 
 /// Handles `xdg_activation_v1`.
-pub struct ActivationHandler(pub Context);
+pub(crate) struct ActivationHandler(pub(crate) Context);
 
 impl XdgActivationV1Handler for ActivationHandler {
     fn handle_get_activation_token(
@@ -122,7 +125,7 @@ impl XdgActivationTokenV1Handler for TokenHandler {
 }
 
 /// Handles `xdg_toplevel_icon_manager_v1`.
-pub struct IconManager(pub Context);
+pub(crate) struct IconManager(pub(crate) Context);
 
 impl XdgToplevelIconManagerV1Handler for IconManager {
     fn handle_create_icon(
@@ -140,12 +143,20 @@ struct Icon(Context);
 impl XdgToplevelIconV1Handler for Icon {
     fn handle_set_name(&mut self, slf: &Rc<XdgToplevelIconV1>, icon_name: &str) {
         // Names are looked up in the host's themes, where a path would be a path of the host.
-        if icon_name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')) {
+        if icon_name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        {
             slf.send_set_name(icon_name);
         }
     }
 
-    fn handle_add_buffer(&mut self, slf: &Rc<XdgToplevelIconV1>, buffer: &Rc<WlBuffer>, scale: i32) {
+    fn handle_add_buffer(
+        &mut self,
+        slf: &Rc<XdgToplevelIconV1>,
+        buffer: &Rc<WlBuffer>,
+        scale: i32,
+    ) {
         match buffer_size(buffer) {
             Some((width, height)) if width <= MAX_ICON && height <= MAX_ICON => {
                 slf.send_add_buffer(buffer, scale);
@@ -156,7 +167,7 @@ impl XdgToplevelIconV1Handler for Icon {
 }
 
 /// Handles `wl_output`: what a screen can do passes, what it is does not.
-pub struct OutputHandler;
+pub(crate) struct OutputHandler;
 
 impl WlOutputHandler for OutputHandler {
     fn handle_geometry(
@@ -172,7 +183,16 @@ impl WlOutputHandler for OutputHandler {
         transform: WlOutputTransform,
     ) {
         let (make, model) = ("Testudo", "screen");
-        slf.send_geometry(x, y, physical_width, physical_height, subpixel, make, model, transform);
+        slf.send_geometry(
+            x,
+            y,
+            physical_width,
+            physical_height,
+            subpixel,
+            make,
+            model,
+            transform,
+        );
     }
 
     fn handle_description(&mut self, slf: &Rc<WlOutput>, _description: &str) {
