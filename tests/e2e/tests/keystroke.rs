@@ -21,6 +21,7 @@ walk!(
     a_reader_that_goes_away_ends_the_command,
     a_killed_client_ends_its_command,
     vsh_reaches_the_vm_and_the_container,
+    crosh_offers_our_words_and_no_others,
 );
 
 /// More than every buffer on the way together.
@@ -182,6 +183,22 @@ fn vsh_reaches_the_vm_and_the_container(home: &mut Home) {
         "penguin"
     );
     assert_eq!(home.processes(Role::Engine).len(), 1);
+}
+
+fn crosh_offers_our_words_and_no_others(home: &mut Home) {
+    let mut prompt = home.terminal("crosh", &[]);
+    prompt.see("crosh>");
+    prompt.type_in("vmc list\r");
+    prompt.see("termina");
+    prompt.see("crosh>");
+    prompt.type_in("cat /etc/passwd\r");
+    prompt.see("cat");
+    prompt.see("crosh>");
+    assert!(!prompt.rest().contains("root:"), "{}", prompt.rest());
+    prompt.type_in("vsh termina penguin -- hostname\r");
+    prompt.see("penguin\r\n");
+    prompt.type_in("exit\r");
+    assert_eq!(prompt.end(), 0);
 }
 
 fn whoami() -> String {

@@ -14,6 +14,7 @@ walk!(
     apt_get_update_works_through_the_host_s_mirrors,
     packages_install_and_full_screen_programs_run,
     the_host_s_loopback_is_not_reachable,
+    nor_by_a_vm_that_routes_loopback_outwards,
     the_vm_and_the_container_reach_each_other,
 );
 
@@ -91,6 +92,29 @@ fn the_host_s_loopback_is_not_reachable(home: &mut Home) {
     }
     // The method can succeed: a listener inside is reached the same way.
     let _ = home.shell(&format!("perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(Listen=>1,LocalPort=>{port}) or die; system(\"timeout 5 bash -c \\\"echo > /dev/tcp/127.0.0.1/{port}\\\"\")==0 or exit 1'")).ok();
+}
+
+/// A hostile root in the VM sends frames for 127.0.0.1 to the gateway; the kernel there would never do so by itself.
+fn nor_by_a_vm_that_routes_loopback_outwards(home: &mut Home) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback is there");
+    let port = listener.local_addr().expect("it is bound").port();
+    listener.set_nonblocking(true).expect("sockets can");
+    let line = format!(
+        "card=$(ip -4 route show default | sed 's/.* dev \\([^ ]*\\).*/\\1/'); gateway=$(ip -4 route show default | cut -d' ' -f3)
+        for name in all $card; do echo 1 > /proc/sys/net/ipv4/conf/$name/route_localnet; done
+        ip route del local 127.0.0.1 table local; ip route del local 127.0.0.0/8 table local
+        ip route add 127.0.0.0/8 via $gateway dev $card src 100.115.92.2
+        ip route get 127.0.0.1 | grep -q \"dev $card\" || exit 9
+        timeout 5 bash -c 'echo > /dev/tcp/127.0.0.1/{port}' && exit 8; exit 0"
+    );
+    let done = home.vm_shell(&line);
+    // Routes of this boot are spoilt now.
+    let _ = home.run("vmc", &["stop", "termina"]).ok();
+    assert_eq!(
+        done.code, 0,
+        "9: the frames would not have left; 8: the host answered: {done}"
+    );
+    assert!(listener.accept().is_err(), "somebody connected");
 }
 
 fn the_vm_and_the_container_reach_each_other(home: &mut Home) {
