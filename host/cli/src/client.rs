@@ -11,8 +11,8 @@ use tonic::{Response, Status};
 use wire::proto::containers_client::ContainersClient;
 use wire::proto::daemon_client::DaemonClient;
 use wire::proto::vms_client::VmsClient;
-use wire::proto::{Empty, VersionReply, Vm, VmRef, VmState};
-use wire::{ContainerName, Fault, Kind, VmName};
+use wire::proto::{ContainerRef, Empty, VersionReply, Vm, VmRef, VmState};
+use wire::{ContainerName, Fault, Kind, SnapshotName, VmName};
 
 use crate::suggest;
 
@@ -92,17 +92,17 @@ impl Client {
             .any(|found| found.name == vm.as_str() && found.state() == VmState::Running))
     }
 
-    /// Adds the nearest VM to a fault that says that there is no `vm`.
+    /// Adds the nearest VM to a fault, if it is because there is no `vm`.
     pub(crate) async fn known_vms(&self, fault: Fault, vm: &VmName) -> Fault {
         if !lacks_a_hint(&fault) {
             return fault;
         }
         let vms = self.list().await.unwrap_or_default();
-        let near = suggest::nearest(vm.as_str(), vms.iter().map(|vm| vm.name.as_str()));
-        with_nearest(fault, near, "see vmc list")
+        let names: Vec<_> = vms.iter().map(|vm| vm.name.as_str()).collect();
+        with_nearest(fault, vm.as_str(), &names, "see vmc list")
     }
 
-    /// Adds the nearest container to a fault that says that there is no `container`.
+    /// Adds the nearest container to a fault, if it is because there is no `container`.
     pub(crate) async fn known_containers(
         &self,
         fault: Fault,
@@ -115,15 +115,37 @@ impl Client {
         let list = answer(self.containers(vm).list(Empty {}))
             .await
             .unwrap_or_default();
-        let names = list
+        let names: Vec<_> = list
             .containers
             .iter()
-            .map(|container| container.name.as_str());
-        with_nearest(
-            fault,
-            suggest::nearest(container.as_str(), names),
-            "see testudo list",
-        )
+            .map(|found| found.name.as_str())
+            .collect();
+        with_nearest(fault, container.as_str(), &names, "see testudo list")
+    }
+
+    /// Adds the nearest snapshot to a fault, if it is because `container` has no such `snapshot`.
+    pub(crate) async fn known_snapshots(
+        &self,
+        fault: Fault,
+        vm: &VmName,
+        (container, snapshot): (&ContainerName, &SnapshotName),
+    ) -> Fault {
+        if !lacks_a_hint(&fault) {
+            return fault;
+        }
+        let named = ContainerRef {
+            container: container.to_string(),
+        };
+        let Ok(list) = answer(self.containers(vm).list_snapshots(named)).await else {
+            return fault;
+        };
+        let names: Vec<_> = list
+            .snapshots
+            .iter()
+            .map(|found| found.name.as_str())
+            .collect();
+        let see = format!("see testudo snapshot list {container}");
+        with_nearest(fault, snapshot.as_str(), &names, &see)
     }
 }
 
@@ -131,8 +153,12 @@ fn lacks_a_hint(fault: &Fault) -> bool {
     fault.kind() == Kind::NotFound && fault.parts().hint.is_empty()
 }
 
-fn with_nearest(fault: Fault, near: Option<&str>, otherwise: &str) -> Fault {
-    match near {
+/// Adds the one of `known` that is nearest to `name`. Where `name` is among them, something else was not found.
+fn with_nearest(fault: Fault, name: &str, known: &[&str], otherwise: &str) -> Fault {
+    if known.contains(&name) {
+        return fault;
+    }
+    match suggest::nearest(name, known.iter().copied()) {
         Some(near) => fault.hint(format!("did you mean {near}?")),
         None => fault.hint(otherwise),
     }

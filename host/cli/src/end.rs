@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use wire::{Fault, Kind};
+use wire::{Fault, Kind, vsh};
 
 use crate::crosh::Prompt;
 use crate::invocation::{Contract, Invocation};
@@ -25,11 +25,6 @@ const BROKEN_PIPE: u8 = 128 + 13;
 
 /// Code of the fault that stands for a reader of our output that went away; nothing is printed for it.
 pub(crate) const PIPE_CODE: &str = "E-PIPE";
-/// Code of the fault that vshd answers with when there is no such command.
-const COMMAND_NOT_FOUND_CODE: &str = "E-COMMAND-NOT-FOUND";
-/// Code of the fault that vshd answers with when the command cannot be executed.
-const COMMAND_DENIED_CODE: &str = "E-COMMAND-DENIED";
-
 /// What is left to do when a command has been carried out.
 pub(crate) enum End {
     /// Nothing.
@@ -102,8 +97,8 @@ async fn interrupted() -> u8 {
 pub(crate) fn code(fault: &Fault, contract: Contract) -> u8 {
     match (contract, fault.parts().code.as_str()) {
         (_, PIPE_CODE) => BROKEN_PIPE,
-        (Contract::Session, COMMAND_NOT_FOUND_CODE) => COMMAND_NOT_FOUND,
-        (Contract::Session, COMMAND_DENIED_CODE) => NOT_EXECUTABLE,
+        (Contract::Session, vsh::COMMAND_NOT_FOUND) => COMMAND_NOT_FOUND,
+        (Contract::Session, vsh::COMMAND_DENIED) => NOT_EXECUTABLE,
         (Contract::Session, _) => SESSION_FAILED,
         (Contract::Verb, _) => match fault.kind() {
             Kind::Internal | Kind::Invalid => 1,

@@ -24,6 +24,7 @@ pub(crate) struct Vm {
     pid: u32,
     cid: u32,
     host_memory_bytes: u64,
+    last_end: String,
     figures: Option<Figures>,
 }
 
@@ -67,6 +68,7 @@ pub(crate) struct Container {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Snapshot {
     name: String,
+    container: String,
     created_s: u64,
 }
 
@@ -93,6 +95,7 @@ impl From<&proto::Vm> for Vm {
             pid: vm.pid,
             cid: vm.cid,
             host_memory_bytes: vm.host_memory_bytes,
+            last_end: vm.last_end.clone(),
             figures: vm.figures.as_ref().map(Figures::from),
         }
     }
@@ -140,10 +143,12 @@ impl Container {
     }
 }
 
-impl From<&proto::Snapshot> for Snapshot {
-    fn from(snapshot: &proto::Snapshot) -> Self {
+impl Snapshot {
+    /// Returns `snapshot` of the container named `container`.
+    pub(crate) fn of(container: &str, snapshot: &proto::Snapshot) -> Self {
         Self {
             name: snapshot.name.clone(),
+            container: container.to_owned(),
             created_s: snapshot.created_s,
         }
     }

@@ -43,7 +43,7 @@ impl Delete {
             };
             if !self.yes {
                 let question = format!(
-                    "delete container {name} ({}, {} snapshots) with all its files?",
+                    "delete container {name} with all its files ({}) and snapshots ({})?",
                     Bytes(found.disk_bytes),
                     found.snapshots
                 );

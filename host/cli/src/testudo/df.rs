@@ -40,8 +40,9 @@ impl Df {
             }));
         }
         if call.ui.json() {
-            let disks: Vec<_> = rows.iter().map(Row::json).collect();
-            return call.ui.object("df", &serde_json::json!({ "disks": disks }));
+            return rows
+                .iter()
+                .try_for_each(|row| call.ui.object("disk", &row.json()));
         }
         let mut table = Table::new(["NAME", "KIND", "SIZE", "USED", "HOST", "RECLAIMABLE"]);
         for row in rows {

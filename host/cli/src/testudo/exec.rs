@@ -41,7 +41,7 @@ impl Exec {
         if client.info(&vm).await?.state() != VmState::Running {
             return Err(
                 Fault::new(Kind::Busy, "E-NOT-RUNNING", format!("VM {vm} does not run"))
-                    .hint(format!("testudo start {}", self.name)),
+                    .hint(format!("testudo --vm {vm} start {}", self.name)),
             );
         }
         let place = Place {

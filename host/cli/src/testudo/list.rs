@@ -20,16 +20,10 @@ impl List {
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<(), Fault> {
         let (vms, containers) = known(call).await?;
         if call.ui.json() {
-            let containers: Vec<_> = containers
-                .iter()
-                .map(|(vm, found)| json::Container::of(vm, found))
-                .collect();
-            let vms: Vec<_> = vms
-                .iter()
-                .map(|vm| serde_json::json!({ "name": vm.name, "state": json::vm_state(vm.state()) }))
-                .collect();
-            let body = serde_json::json!({ "containers": containers, "vms": vms });
-            return call.ui.object("containers", &body);
+            let mut each = containers.iter();
+            return each.try_for_each(|(vm, found)| {
+                call.ui.object("container", &json::Container::of(vm, found))
+            });
         }
         if call.ui.quiet() {
             return containers

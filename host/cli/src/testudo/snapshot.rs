@@ -64,14 +64,20 @@ impl Snapshot {
         let mut stages = Stages::new(call.ui);
         boot::vm(&client, &vm, Missing::Refuse, &mut stages).await?;
         stages.finish("started");
-        let container = match &self.verb {
-            Verb::List(owner) => &owner.container,
-            Verb::Create(named) | Verb::Restore(named) | Verb::Delete(named) => &named.container,
+        let fault = match carry_out(call, &client, &vm, &self.verb).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
         };
-        match carry_out(call, &client, &vm, &self.verb).await {
-            Err(fault) => Err(client.known_containers(fault, &vm, container).await),
-            done => done,
-        }
+        Err(match &self.verb {
+            Verb::List(owner) => client.known_containers(fault, &vm, &owner.container).await,
+            Verb::Create(named) => client.known_containers(fault, &vm, &named.container).await,
+            Verb::Restore(named) | Verb::Delete(named) => {
+                let fault = client.known_containers(fault, &vm, &named.container).await;
+                client
+                    .known_snapshots(fault, &vm, (&named.container, &named.snapshot))
+                    .await
+            }
+        })
     }
 }
 
@@ -121,9 +127,10 @@ fn list(
     found: &[wire::proto::Snapshot],
 ) -> Result<(), Fault> {
     if call.ui.json() {
-        let snapshots: Vec<_> = found.iter().map(json::Snapshot::from).collect();
-        let body = serde_json::json!({ "container": container, "snapshots": snapshots });
-        return call.ui.object("snapshots", &body);
+        return found.iter().try_for_each(|snapshot| {
+            let snapshot = json::Snapshot::of(container.as_str(), snapshot);
+            call.ui.object("snapshot", &snapshot)
+        });
     }
     if call.ui.quiet() {
         return found

@@ -49,6 +49,9 @@ fn pairs(vm: &Vm) -> Vec<(&'static str, String)> {
         ));
         pairs.push(("host memory", Bytes(vm.host_memory_bytes).to_string()));
     }
+    if !vm.last_end.is_empty() {
+        pairs.push(("last end", vm.last_end.clone()));
+    }
     if let Some(figures) = &vm.figures {
         pairs.extend(guest(figures));
     }

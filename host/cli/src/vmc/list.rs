@@ -17,8 +17,9 @@ impl List {
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<(), Fault> {
         let vms = call.client().await?.list().await?;
         if call.ui.json() {
-            let vms: Vec<_> = vms.iter().map(json::Vm::from).collect();
-            return call.ui.object("vms", &serde_json::json!({ "vms": vms }));
+            return vms
+                .iter()
+                .try_for_each(|vm| call.ui.object("vm", &json::Vm::from(vm)));
         }
         if call.ui.quiet() {
             return vms.iter().try_for_each(|vm| call.ui.line(&vm.name));

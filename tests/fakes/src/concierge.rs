@@ -1,0 +1,131 @@
+//! concierge for clients: the three services on a unix socket, over a small world of VMs and containers that
+//! the calls change as the real ones would.
+
+mod containers;
+mod daemon;
+mod vms;
+mod world;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::service::InterceptorLayer;
+use tonic::{Response, Status};
+use wire::proto::containers_server::ContainersServer;
+use wire::proto::daemon_server::DaemonServer;
+use wire::proto::progress::Event;
+use wire::proto::vms_server::VmsServer;
+use wire::proto::{Chunk, Progress, Stage};
+use wire::{Fault, Kind};
+
+pub use world::World;
+
+/// A running daemon; it serves until the test ends.
+#[derive(Debug, Clone)]
+pub struct Concierge {
+    world: Arc<Mutex<World>>,
+}
+
+/// What the services share.
+#[derive(Debug, Clone)]
+struct Server(Arc<Mutex<World>>);
+
+impl Concierge {
+    /// Serves `world` at `socket`.
+    ///
+    /// # Errors
+    /// When the folder is not writable.
+    pub fn start(socket: &Path, world: World) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            link::unix::listen(socket)?
+        };
+        let world = Arc::new(Mutex::new(world));
+        let server = Server(Arc::clone(&world));
+        std::thread::spawn(move || {
+            let serve = tonic::transport::Server::builder()
+                .layer(InterceptorLayer::new(link::request::same_protocol))
+                .add_service(VmsServer::new(server.clone()))
+                .add_service(ContainersServer::new(server.clone()))
+                .add_service(DaemonServer::new(server))
+                .serve_with_incoming(UnixListenerStream::new(listener));
+            runtime.block_on(serve).expect("the listener stays open");
+        });
+        Ok(Self { world })
+    }
+
+    /// Returns the world, to look at it or to change it.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    /// Notes the call and refuses it if the test wants that.
+    fn called(&self, call: &str, about: &str) -> Result<MutexGuard<'_, World>, Status> {
+        let mut world = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        world
+            .calls
+            .push(format!("{call} {about}").trim_end().to_owned());
+        match world.refusals.get(call) {
+            Some(fault) => Err(fault.clone().into()),
+            None => Ok(world),
+        }
+    }
+}
+
+type ProgressStream = ReceiverStream<Result<Progress, Status>>;
+type ChunkStream = ReceiverStream<Result<Chunk, Status>>;
+
+/// Returns a report that these stages took so many microseconds.
+fn stages(stages: &[(&str, u64)]) -> Response<ProgressStream> {
+    let events = stages.iter().flat_map(|(name, took)| {
+        [None, Some(*took)].map(|elapsed_us| {
+            let stage = Stage {
+                name: (*name).to_owned(),
+                elapsed_us,
+            };
+            Ok(Progress {
+                event: Some(Event::Stage(stage)),
+            })
+        })
+    });
+    stream(events.collect())
+}
+
+fn chunks(data: &[u8]) -> Response<ChunkStream> {
+    stream(
+        data.chunks(1 << 20)
+            .map(|data| {
+                Ok(Chunk {
+                    data: data.to_vec(),
+                })
+            })
+            .collect(),
+    )
+}
+
+fn stream<T>(items: Vec<T>) -> Response<ReceiverStream<T>> {
+    let (send, receive) = tokio::sync::mpsc::channel(items.len().max(1));
+    for item in items {
+        assert!(
+            send.try_send(item).is_ok(),
+            "the queue is as long as the items"
+        );
+    }
+    Response::new(ReceiverStream::new(receive))
+}
+
+fn not_found(what: &str, name: &str) -> Status {
+    Fault::new(
+        Kind::NotFound,
+        "E-NOT-FOUND",
+        format!("there is no {what} {name}"),
+    )
+    .into()
+}
