@@ -109,7 +109,13 @@ pub(crate) fn executable(cargo: &mut Command) -> Result<PathBuf> {
 }
 
 /// Runs cargo and returns the names and paths of the programs of `kind` that it built.
-fn executables(cargo: &mut Command, kind: &TargetKind) -> Result<Vec<(String, PathBuf)>> {
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn executables(
+    cargo: &mut Command,
+    kind: &TargetKind,
+) -> Result<Vec<(String, PathBuf)>> {
     let output = cargo
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -42,7 +42,7 @@ use places::Places;
 use plan::Plan;
 use sources::Sources;
 
-pub(crate) use debian_kernel::{DEBIAN_KERNEL_MARKER, debian_kernel};
+pub(crate) use debian_kernel::{DEBIAN_KERNEL_MARKER, cpio, debian_kernel};
 
 /// The time of every file in the image, in seconds since 1970, and of the kernel's build.
 const EPOCH: u64 = 1_700_000_000;

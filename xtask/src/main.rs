@@ -11,6 +11,7 @@ mod e2e;
 mod fuzz;
 mod image;
 mod install;
+mod lab;
 mod packages;
 mod progress;
 mod release;
@@ -43,6 +44,7 @@ enum Chore {
     E2e(e2e::Arguments),
     Bench(bench::Arguments),
     Image(image::Arguments),
+    Lab(lab::Arguments),
     Fuzz(fuzz::Arguments),
     /// Pack what an installation consists of into one archive
     Release,
@@ -59,6 +61,7 @@ impl Chore {
             Self::E2e(arguments) => e2e::run(&arguments),
             Self::Bench(arguments) => bench::run(&arguments),
             Self::Image(arguments) => image::run(&arguments),
+            Self::Lab(arguments) => lab::run(&arguments),
             Self::Fuzz(arguments) => fuzz::run(&arguments),
             Self::Release => release::run(),
             Self::Install => install::run(),

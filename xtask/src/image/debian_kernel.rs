@@ -1,7 +1,9 @@
-//! Debian's own cloud kernel of the same suite: the peer that Termina's kernel is measured against.
+//! Debian's own cloud kernel of the same suite: the peer that Termina's kernel is measured against, and the host
+//! kernel of the lab, with its KVM modules.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,9 +14,13 @@ use super::lock::bytes_of;
 use super::places::Places;
 use super::store::{Recipe, Store};
 use super::tree::Tree;
+use crate::command;
 
 /// The package that depends on the newest cloud kernel.
 const PACKAGE: &str = "linux-image-cloud-amd64";
+
+/// What the lab loads, in this order.
+const KVM: [&str; 3] = ["irqbypass.ko", "kvm.ko", "kvm-amd.ko"];
 
 /// What the peer's /init prints on the console in front of the kernel's uptime in seconds.
 pub(crate) const DEBIAN_KERNEL_MARKER: &str = "TESTUDO-INIT ";
@@ -32,6 +38,8 @@ echo \"TESTUDO-INIT $up\"
 pub(crate) struct DebianKernel {
     /// A bzImage, for QEMU's `-kernel`. It has drivers for PCI and the first serial port built in.
     pub(crate) kernel: PathBuf,
+    /// KVM for AMD processors: modules, uncompressed, in the order in which they are loaded.
+    pub(crate) kvm: Vec<PathBuf>,
     /// An archive for `-initrd`, whose /init prints [`DEBIAN_KERNEL_MARKER`] and reboots.
     pub(crate) initrd: PathBuf,
 }
@@ -66,6 +74,9 @@ pub(crate) fn debian_kernel() -> Result<DebianKernel> {
             .content(image.context("the package has no kernel")?)
             .context("no kernel image")?;
         fs::write(work.folder.join("vmlinuz"), image).context("cannot write the kernel")?;
+        for module in KVM {
+            write_module(&tree, module, work.folder)?;
+        }
         let busybox = tree
             .content("usr/bin/busybox")
             .context("the package has no busybox")?;
@@ -78,8 +89,20 @@ pub(crate) fn debian_kernel() -> Result<DebianKernel> {
     })?;
     Ok(DebianKernel {
         kernel: place.join("vmlinuz"),
+        kvm: KVM.iter().map(|module| place.join(module)).collect(),
         initrd: place.join("initrd"),
     })
+}
+
+/// Writes the module called `name` to `folder`; the package has it compressed.
+fn write_module(tree: &Tree, name: &str, folder: &Path) -> Result<()> {
+    let end = format!("/{name}.xz");
+    let path = tree.0.keys().find(|path| path.ends_with(&end));
+    let path = path.with_context(|| format!("the kernel's package has no {name}"))?;
+    let packed = folder.join(format!("{name}.xz"));
+    let content = tree.content(path).context("the module is not a file")?;
+    fs::write(&packed, content).context("cannot write a module")?;
+    command::output(Command::new("xz").arg("--decompress").arg(&packed)).map(|_| ())
 }
 
 /// Returns the newest cloud kernel and a static busybox, without what they depend on.
@@ -97,7 +120,7 @@ fn packages(apt: &Apt) -> Result<Vec<Package>> {
 
 /// Returns a cpio archive in the "newc" form that the kernel unpacks
 /// (Documentation/driver-api/early-userspace/buffer-format.rst).
-fn cpio(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
+pub(crate) fn cpio(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     let trailer: (&str, u32, &[u8]) = ("TRAILER!!!", 0, b"");
     for (inode, (name, mode, content)) in entries.iter().chain([&trailer]).enumerate() {

@@ -1,7 +1,8 @@
 //! PID 1 of the lab, the VM in which a real KVM runs: mounts what tests need, loads KVM, runs each test program,
 //! says how it went on the console, and powers off.
 //!
-//! Everything is in the initial RAM file system: `/modules` in their order, `/tests`, `/programs`, `/image`.
+//! Everything is in the initial RAM file system: `/modules` in their order, `/tests`, `/programs`, `/image`; only
+//! Termina's two file systems are disks, which get their names in `/image` here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,10 @@ fn work() -> Result<usize> {
             .with_context(|| format!("cannot load {}", module.display()))?;
     }
     anyhow::ensure!(Path::new("/dev/kvm").exists(), "the modules made no /dev/kvm");
+    for (name, disk) in [("root.erofs", "/dev/nvme0n1"), ("data.btrfs", "/dev/nvme0n2")] {
+        std::os::unix::fs::symlink(disk, Path::new("/image").join(name))
+            .with_context(|| format!("cannot name the disk {name}"))?;
+    }
     let filter = filter();
     let mut failed = 0;
     for test in sorted("/tests")? {
