@@ -9,10 +9,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use device_block::{Block, Options};
 use device_net::Net;
 use device_rng::Rng;
 use device_vsock::Vsock;
-use spec::device::{DeviceMessage, DeviceSpec, NetBackend};
+use spec::device::{BlockFormat, DeviceMessage, DeviceSpec, NetBackend};
 use spec::fd::InheritedFd;
 use sys::inherited::Kind;
 use virtio::launch::{self, Frontend, LaunchError};
@@ -77,6 +78,18 @@ fn start(message: DeviceMessage) -> Result<(), LaunchError> {
             let device = device.map_err(|error| LaunchError::Device(error.into()))?;
             launch::run(frontend, device_net::policy(), device)
         }
-        DeviceSpec::Block(_) => Err(LaunchError::Nobody),
+        DeviceSpec::Block(block) => {
+            let BlockFormat::Raw = block.format;
+            let access = if block.read_only { Kind::Readable } else { Kind::Writable };
+            let image = File::from(launch::take(block.image, access)?);
+            let options = Options {
+                read_only: block.read_only,
+                serial: block.serial,
+                queues: block.queues,
+            };
+            let device = Block::new(image, options);
+            let device = device.map_err(|error| LaunchError::Device(error.into()))?;
+            launch::run(frontend, device_block::policy(), device)
+        }
     }
 }

@@ -1,0 +1,215 @@
+//! `crosvm device`, the program: every device does its work inside its jail, and every wrong start ends in one line.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fakes::driver::{Driver, Wishes};
+use fakes::ring::Piece;
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
+
+/// Starts a daemon with `message`, in which each `$n` stands for the number of descriptor n.
+fn start(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> Child {
+    let mut text = message.to_owned();
+    for (position, descriptor) in descriptors.iter().enumerate() {
+        text = text.replace(&format!("${position}"), &descriptor.as_raw_fd().to_string());
+    }
+    let mut spec = File::from(rustix::fs::memfd_create("spec", MemfdFlags::CLOEXEC).unwrap());
+    spec.write_all(text.as_bytes()).unwrap();
+    spec.rewind().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crosvm"));
+    command.args(["device", kind, "--spec-fd", &spec.as_raw_fd().to_string()]);
+    command.stderr(Stdio::piped());
+    let mut all = descriptors;
+    all.push(spec.into());
+    sys::spawn::tie(&mut command, all);
+    command.spawn().unwrap()
+}
+
+/// Waits for the end; returns the exit status and the log.
+fn end(mut child: Child) -> (i32, String) {
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (child.wait().unwrap().code().unwrap(), log)
+}
+
+fn refused(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> (i32, String) {
+    let (code, log) = end(start(kind, message, descriptors));
+    assert_eq!(log.lines().count(), 1, "{log}");
+    (code, log)
+}
+
+fn drive(socket: UnixStream, queues: usize) -> Driver {
+    Driver::new(socket, Wishes { queues, size: 64, features: u64::MAX })
+}
+
+#[test]
+fn rng_fills_and_ends_with_its_engine() {
+    let (front, back) = UnixStream::pair().unwrap();
+    let child = start("rng", r#"{"vhost":{"connected":$0},"device":"rng"}"#, vec![back.into()]);
+    let mut driver = drive(front, 1);
+    let ring = &mut driver.rings[0];
+    let room = ring.room(64);
+    ring.offer(&[room]).unwrap();
+    ring.kick();
+    assert_eq!(ring.wait().1, 64);
+    assert_ne!(ring.read(room.address, 64), [0; 64]);
+    drop(driver);
+    assert_eq!(end(child), (0, String::new()));
+}
+
+#[test]
+fn daemon_serves_who_connects_to_its_listener() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join("s")).unwrap();
+    let child = start("rng", r#"{"vhost":{"listening":$0},"device":"rng"}"#, vec![listener.into()]);
+    let path = directory.path().join("s");
+    let mut driver = drive(UnixStream::connect(&path).unwrap(), 1);
+    let ring = &mut driver.rings[0];
+    let room = ring.room(8);
+    ring.offer(&[room]).unwrap();
+    ring.kick();
+    assert_eq!(ring.wait().1, 8);
+    assert!(UnixStream::connect(&path).is_err(), "the door is closed behind the engine");
+    drop(driver);
+    assert_eq!(end(child).0, 0);
+}
+
+#[test]
+fn vsock_connects_both_ways_in_its_jail() {
+    let directory = tempfile::tempdir().unwrap();
+    let door = directory.path().join("vsock.sock");
+    let listener = UnixListener::bind(&door).unwrap();
+    let service = UnixListener::bind(directory.path().join("vsock.sock_5")).unwrap();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(CWD, directory.path(), flags, Mode::empty()).unwrap();
+    let (front, back) = UnixStream::pair().unwrap();
+    let message =
+        r#"{"vhost":{"connected":$0},"device":{"vsock":{"listener":$1,"directory":$2,"guest_cid":3}}}"#;
+    let child = start("vsock", message, vec![back.into(), listener.into(), opened]);
+    let mut driver = drive(front, 3);
+    let rooms: Vec<Piece> = (0..4).map(|_| driver.rings[0].room(4096)).collect();
+    for room in &rooms {
+        driver.rings[0].offer(&[*room]).unwrap();
+    }
+    let mut host = UnixStream::connect(&door).unwrap();
+    host.write_all(b"CONNECT 8888\n").unwrap();
+    assert_eq!(driver.rings[0].wait().1, 44);
+    let request = driver.rings[0].read(rooms[0].address, 44);
+    assert_eq!(request[20..24], 8888_u32.to_le_bytes());
+    // The same header the other way round is the guest's answer; then the guest connects out.
+    let packet = |guest_port: &[u8], host_port: &[u8], operation: u8| {
+        let start: [&[u8]; 4] = [&3_u64.to_le_bytes(), &2_u64.to_le_bytes(), guest_port, host_port];
+        let rest: [&[u8]; 2] = [&[0, 0, 0, 0, 1, 0, operation, 0, 0, 0, 0, 0], &[0, 0, 1, 0, 0, 0, 0, 0]];
+        [start.concat(), rest.concat()].concat()
+    };
+    let answer = packet(&request[20..24], &request[16..20], 2);
+    let call = packet(&1000_u32.to_le_bytes(), &5_u32.to_le_bytes(), 1);
+    for bytes in [answer, call] {
+        let piece = driver.rings[1].store(&bytes);
+        driver.rings[1].offer(&[piece]).unwrap();
+        driver.rings[1].kick();
+        driver.rings[1].wait();
+    }
+    let mut line = [0; 3];
+    host.read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"OK ");
+    service.accept().unwrap();
+    assert_eq!(driver.rings[0].wait().1, 44);
+    assert_eq!(driver.rings[0].read(rooms[1].address + 30, 2), [2, 0], "the guest's call is answered");
+    drop(driver);
+    assert_eq!(end(child), (0, String::new()));
+}
+
+#[test]
+fn net_carries_frames_in_its_jail() {
+    let (socket, mut passt) = UnixStream::pair().unwrap();
+    let (front, back) = UnixStream::pair().unwrap();
+    let message = r#"{"vhost":{"connected":$0},"device":{"net":{"backend":{"stream":$1},"mac":"52:54:00:00:00:01"}}}"#;
+    let child = start("net", message, vec![back.into(), socket.into()]);
+    let mut driver = drive(front, 2);
+    let out = driver.rings[1].store(&[[0; 12].as_slice(), &[6; 60]].concat());
+    driver.rings[1].offer(&[out]).unwrap();
+    driver.rings[1].kick();
+    let mut frame = [0; 64];
+    passt.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    passt.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[4..], [6; 60]);
+    let room = driver.rings[0].room(2048);
+    driver.rings[0].offer(&[room]).unwrap();
+    driver.rings[0].kick();
+    passt.write_all(&frame).unwrap();
+    assert_eq!(driver.rings[0].wait().1, 72);
+    drop(passt);
+    driver.rings[1].wait();
+    drop(driver);
+    let (code, log) = end(child);
+    assert_eq!((code, log.contains("the link is down")), (0, true), "{log}");
+}
+
+#[test]
+fn block_does_every_request_in_its_jail() {
+    let image = tempfile::tempfile().unwrap();
+    image.set_len(1 << 20).unwrap();
+    let (front, back) = UnixStream::pair().unwrap();
+    let message = r#"{"vhost":{"connected":$0},"device":{"block":{"image":$1,"serial":"s","queues":2}}}"#;
+    let descriptors = vec![back.into(), image.try_clone().unwrap().into()];
+    let child = start("block", message, descriptors);
+    let mut driver = drive(front, 2);
+    let mut ask = |kind: u32, data: &[u8], read: u32| {
+        let ring = &mut driver.rings[1];
+        let question = ring.store(&[&kind.to_le_bytes(), [0; 12].as_slice(), data].concat());
+        let answer = ring.room(read + 1);
+        ring.offer(&[question, answer]).unwrap();
+        ring.kick();
+        ring.wait();
+        ring.read(answer.address, read as usize + 1)
+    };
+    let range = [[0; 8].as_slice(), &8_u32.to_le_bytes(), &[0; 4]].concat();
+    assert_eq!(ask(1, &[9; 8192], 0), [0], "write");
+    assert_eq!(ask(4, &[], 0), [0], "flush");
+    assert_eq!(ask(11, &range, 0), [0], "discard");
+    assert_eq!(ask(13, &range, 0), [0], "zeroes");
+    assert_eq!(ask(8, &[], 20)[20], 0, "serial");
+    let read = ask(0, &[], 8192);
+    assert!(read[..4096] == [0; 4096] && read[4096..8192] == [9; 4096] && read[8192] == 0);
+    let mut byte = [0];
+    image.read_exact_at(&mut byte, 8191).unwrap();
+    assert_eq!(byte, [9]);
+    assert_eq!(driver.config(8), 2048_u64.to_le_bytes());
+    drop(driver);
+    assert_eq!(end(child), (0, String::new()));
+}
+
+#[test]
+fn wrong_descriptor_is_named() {
+    let file = tempfile::tempfile().unwrap();
+    let (code, log) =
+        refused("rng", r#"{"vhost":{"connected":$0},"device":"rng"}"#, vec![file.into()]);
+    assert_eq!(code, 2);
+    assert!(log.contains("is not a connected Unix stream socket"), "{log}");
+    let (code, log) = refused("rng", r#"{"vhost":{"connected":900},"device":"rng"}"#, vec![]);
+    assert_eq!(code, 2);
+    assert!(log.contains("cannot inspect descriptor 900"), "{log}");
+}
+
+#[test]
+fn wrong_message_is_explained() {
+    let (code, log) = refused("rng", "{", vec![]);
+    assert_eq!((code, log.contains("cannot understand the device specification")), (2, true), "{log}");
+    let (code, log) = refused("net", r#"{"vhost":{"connected":9},"device":"rng"}"#, vec![]);
+    assert_eq!((code, log.contains("is for device rng, not net")), (2, true), "{log}");
+}
+
+#[test]
+fn front_end_that_breaks_the_protocol_ends_the_daemon() {
+    let (mut front, back) = UnixStream::pair().unwrap();
+    let child = start("rng", r#"{"vhost":{"connected":$0},"device":"rng"}"#, vec![back.into()]);
+    front.write_all(&[0xff; 12]).unwrap();
+    let (code, log) = end(child);
+    assert_eq!((code, log.contains("cannot serve the front end's request")), (1, true), "{log}");
+}
