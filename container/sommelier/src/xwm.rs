@@ -114,19 +114,21 @@ impl Xwm {
     /// When the X server is gone.
     pub(crate) fn handle(&mut self) -> Result<(), XwmError> {
         self.selections.service()?;
-        // Handling one side can bring events of the other that are already in the library's buffer.
+        // Whatever writes to the server may also read from it, and leave events in the library's
+        // buffer that no descriptor tells of. So the last thing before waiting is to find that empty.
         loop {
             if let Some(happening) = self.bridge.next() {
                 self.handle_happening(happening)?;
-            } else if let Some(event) = self.x.poll_for_event()? {
-                self.handle_event(&event)?;
-            } else {
-                break;
+                continue;
             }
+            // What X programs have copied in the meantime becomes the host's selection.
+            self.selections.connect(&self.own.borrow());
+            self.x.flush()?;
+            let Some(event) = self.x.poll_for_event()? else {
+                break;
+            };
+            self.handle_event(&event)?;
         }
-        // What X programs have copied in the meantime becomes the host's selection.
-        self.selections.connect(&self.own.borrow());
-        self.x.flush()?;
         Ok(())
     }
 
