@@ -6,18 +6,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tokio_stream::wrappers::ReceiverStream;
 use wire::proto::create_container::Part;
 use wire::proto::{ContainerSource, CreateContainer, CreateContainerHeader, FileChunk};
 use wire::{ContainerName, Fault, Kind, VmName};
 
 use crate::client::Client;
 use crate::person;
-use crate::transfer::{self, CHUNK};
+use crate::transfer::{self, CHUNK, Reader};
 use crate::ui::Stages;
-
-/// Chunks that may wait for the daemon: enough to keep it busy, little enough to stay in memory.
-const QUEUE: usize = 4;
 
 /// What a container is made from.
 #[derive(Debug, Clone, Default, Args)]
@@ -83,39 +79,24 @@ pub(crate) async fn container(
     source: Source,
     stages: &mut Stages<'_>,
 ) -> Result<(), Fault> {
-    let files = open(&source)?;
-    let (chunks, parts) = tokio::sync::mpsc::channel(QUEUE);
     let first = CreateContainer {
         part: Some(Part::Header(header)),
     };
-    chunks.try_send(first).expect("the queue is empty");
-    let carry = tokio::task::spawn_blocking(move || {
-        for (index, file) in (0..).zip(files) {
-            transfer::chunks(file, |data| {
-                let part = Part::File(FileChunk { index, data });
-                chunks
-                    .blocking_send(CreateContainer { part: Some(part) })
-                    .is_ok()
-            })?;
-        }
-        Ok::<(), io::Error>(())
+    let (parts, unreadable_file) = transfer::carry(first, open(&source)?, |index, data| {
+        let part = Part::File(FileChunk { index, data });
+        CreateContainer { part: Some(part) }
     });
-    let report = client
-        .containers(vm)
-        .create(ReceiverStream::new(parts))
-        .await;
-    let done = match report {
-        Ok(report) => stages.follow(report.into_inner()).await,
-        Err(status) => Err(status.into()),
+    let mut containers = client.containers(vm);
+    let create = async {
+        let report = containers.create(parts).await?.into_inner();
+        stages.follow(report).await
     };
-    // A file that could not be read is why the daemon refused what came of it.
-    match carry.await {
-        Ok(Err(error)) => Err(unreadable(&source).because(&error)),
-        _ => done,
+    // Leaving the call is what tells the daemon that the files did not come to their end.
+    tokio::select! {
+        created = create => created,
+        error = unreadable_file => Err(unreadable(&source).because(&error)),
     }
 }
-
-type Reader = Box<dyn Read + Send>;
 
 fn open(source: &Source) -> Result<Vec<Reader>, Fault> {
     let files = source.files.iter().map(|path| {
@@ -186,11 +167,8 @@ fn unreadable(source: &Source) -> Fault {
     let files: Vec<_> = source
         .files
         .iter()
-        .map(|path| path.display().to_string())
+        .map(|path| transfer::shown(path))
         .collect();
-    Fault::new(
-        Kind::Invalid,
-        "E-FILE",
-        format!("cannot read {}", files.join(" or ")),
-    )
+    let message = format!("cannot read {}", files.join(" or "));
+    Fault::new(Kind::Invalid, "E-FILE", message)
 }

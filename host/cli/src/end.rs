@@ -55,7 +55,7 @@ pub(crate) fn run(invocation: Invocation) -> ExitCode {
             status = interrupted() => Ok(End::Status(status)),
         }
     });
-    match end.and_then(|end| finish(end, runtime, &ui)) {
+    match finish(end, runtime, &ui) {
         Ok(status) => status.into(),
         Err(fault) => {
             if fault.parts().code != PIPE_CODE {
@@ -66,13 +66,17 @@ pub(crate) fn run(invocation: Invocation) -> ExitCode {
     }
 }
 
-fn finish(end: End, runtime: Runtime, ui: &Ui) -> Result<u8, Fault> {
-    match end {
-        End::Done => Ok(0),
-        End::Status(status) => Ok(status),
-        End::Prompt(prompt) => prompt.run(&runtime, ui),
-        End::Session(session) => session.run(runtime, ui),
-    }
+fn finish(end: Result<End, Fault>, runtime: Runtime, ui: &Ui) -> Result<u8, Fault> {
+    let status = match end {
+        Ok(End::Prompt(prompt)) => return prompt.run(&runtime, ui),
+        Ok(End::Session(session)) => return session.run(runtime, ui),
+        Ok(End::Done) => Ok(0),
+        Ok(End::Status(status)) => Ok(status),
+        Err(fault) => Err(fault),
+    };
+    // Somebody may still be reading from a stdin that never ends; nobody waits for that.
+    runtime.shutdown_background();
+    status
 }
 
 /// Waits for a signal that asks the call to end and returns the status that it is to end with. Dropping the

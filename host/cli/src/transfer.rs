@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use wire::proto::Chunk;
 use wire::{Fault, Kind};
@@ -14,6 +16,9 @@ use crate::end::PIPE_CODE;
 
 /// Most bytes in one chunk (proto/progress.proto).
 pub(crate) const CHUNK: usize = 1 << 20;
+
+/// Chunks that may wait for the daemon: enough to keep it busy, little enough to stay in memory.
+const QUEUE: usize = 4;
 
 /// Reads `file` to its end in chunks of [`CHUNK`] and gives each to `send`, until that returns false.
 pub(crate) fn chunks(mut file: impl Read, mut send: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
@@ -24,6 +29,41 @@ pub(crate) fn chunks(mut file: impl Read, mut send: impl FnMut(Vec<u8>) -> bool)
             return Ok(());
         }
     }
+}
+
+/// Something of the user's that is read to its end.
+pub(crate) type Reader = Box<dyn Read + Send>;
+
+/// Sends `first` and then every chunk of the files as `part` makes it of the file's position and the data. Returns
+/// the stream for the daemon, and a future that ends only if a file could not be read; the stream stays open
+/// then, since its end would mean that the file was whole.
+pub(crate) fn carry<T: Send + 'static>(
+    first: T,
+    files: Vec<Reader>,
+    part: impl Fn(u32, Vec<u8>) -> T + Send + 'static,
+) -> (ReceiverStream<T>, impl Future<Output = io::Error>) {
+    let (parts, stream) = mpsc::channel(QUEUE);
+    let read = tokio::task::spawn_blocking(move || {
+        // A daemon that takes no more says why in its answer to the call.
+        let mut open = parts.blocking_send(first).is_ok();
+        for (index, file) in (0..).zip(files) {
+            let sent = chunks(file, |data| {
+                open = open && parts.blocking_send(part(index, data)).is_ok();
+                open
+            });
+            if let Err(error) = sent {
+                return Err((error, parts));
+            }
+        }
+        Ok(())
+    });
+    let failure = async {
+        match read.await {
+            Ok(Err((error, _open))) => error,
+            _ => std::future::pending().await,
+        }
+    };
+    (ReceiverStream::new(stream), failure)
 }
 
 /// Where something is exported to.
@@ -155,7 +195,7 @@ impl Target {
 }
 
 /// Opens a file of the user's for reading, `-` for stdin.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>, Fault> {
+pub(crate) fn open(path: &Path) -> Result<Reader, Fault> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }
@@ -170,7 +210,16 @@ pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Fault {
         io::ErrorKind::PermissionDenied => Kind::Denied,
         _ => Kind::Invalid,
     };
-    Fault::new(kind, "E-FILE", format!("cannot read {}", path.display())).because(error)
+    Fault::new(kind, "E-FILE", format!("cannot read {}", shown(path))).because(error)
+}
+
+/// Returns the path as the user knows it.
+pub(crate) fn shown(path: &Path) -> String {
+    if path == Path::new("-") {
+        "stdin".to_owned()
+    } else {
+        path.display().to_string()
+    }
 }
 
 /// Returns the fault for a file that cannot be written.

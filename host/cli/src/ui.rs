@@ -200,7 +200,7 @@ impl Ui {
 
     /// Asks whether to go on; only `y` and `yes` mean that. Without a terminal it is an error, with `flag` as the
     /// way to answer beforehand.
-    pub(crate) fn confirm(&self, question: &str, flag: &str) -> Result<(), Fault> {
+    pub(crate) async fn confirm(&self, question: &str, flag: &str) -> Result<(), Fault> {
         if !self.input {
             return Err(
                 Fault::new(Kind::Denied, "E-CONFIRM", "this needs to be confirmed")
@@ -210,10 +210,14 @@ impl Ui {
         }
         let mut err = io::stderr().lock();
         let asked = write!(err, "{} [y/N] ", clean(question)).and_then(|()| err.flush());
-        let mut answer = String::new();
-        let read = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
-        match (read, answer.trim()) {
-            (Ok(_), "y" | "yes") => Ok(()),
+        drop(err);
+        // Read beside the runtime, which has to see Ctrl-C meanwhile.
+        let read = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            io::stdin().lock().read_line(&mut answer).map(|_| answer)
+        });
+        match (asked, read.await) {
+            (Ok(()), Ok(Ok(answer))) if matches!(answer.trim(), "y" | "yes") => Ok(()),
             _ => Err(Fault::new(
                 Kind::Denied,
                 "E-CANCELLED",

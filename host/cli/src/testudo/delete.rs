@@ -47,7 +47,7 @@ impl Delete {
                     Bytes(found.disk_bytes),
                     found.snapshots
                 );
-                call.ui.confirm(&question, "-y")?;
+                call.ui.confirm(&question, "-y").await?;
             }
             let delete = DeleteContainer {
                 container: name.to_string(),

@@ -32,7 +32,7 @@ impl Destroy {
                 vm.name,
                 Bytes(vm.disk_host_bytes)
             );
-            call.ui.confirm(&question, "-y")?;
+            call.ui.confirm(&question, "-y").await?;
         }
         answer(client.vms().destroy(DestroyVm {
             vm: vm.name.clone(),

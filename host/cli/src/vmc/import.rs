@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use tokio_stream::wrappers::ReceiverStream;
 use wire::proto::import_vm::Part;
 use wire::proto::{ImportVm, VmRef};
 use wire::{Fault, VmName};
@@ -12,9 +11,6 @@ use super::Call;
 use crate::options;
 use crate::transfer;
 use crate::ui::Stages;
-
-/// Chunks that may wait for the daemon.
-const QUEUE: usize = 4;
 
 /// Make a VM from a file that export wrote
 #[derive(Debug, Args)]
@@ -32,31 +28,22 @@ impl Import {
         let file = transfer::open(&self.file)?;
         let client = call.client().await?;
         let mut stages = Stages::new(call.ui);
-        let (chunks, parts) = tokio::sync::mpsc::channel(QUEUE);
-        let first = Part::Vm(VmRef {
-            vm: self.name.to_string(),
+        let vm = self.name.to_string();
+        let first = Part::Vm(VmRef { vm });
+        let first = ImportVm { part: Some(first) };
+        let (parts, unreadable) = transfer::carry(first, vec![file], |_, data| ImportVm {
+            part: Some(Part::Data(data)),
         });
-        chunks
-            .try_send(ImportVm { part: Some(first) })
-            .expect("the queue is empty");
-        let carry = tokio::task::spawn_blocking(move || {
-            transfer::chunks(file, |data| {
-                chunks
-                    .blocking_send(ImportVm {
-                        part: Some(Part::Data(data)),
-                    })
-                    .is_ok()
-            })
-        });
-        let done = match client.vms().import(ReceiverStream::new(parts)).await {
-            Ok(report) => stages.follow(report.into_inner()).await,
-            Err(status) => Err(status.into()),
+        let mut vms = client.vms();
+        let import = async {
+            let report = vms.import(parts).await?.into_inner();
+            stages.follow(report).await
         };
-        // A file that could not be read is why the daemon refused what came of it.
-        if let Ok(Err(error)) = carry.await {
-            return Err(transfer::unreadable(&self.file, &error));
+        // Leaving the call is what tells the daemon that the file did not come to its end.
+        tokio::select! {
+            imported = import => imported?,
+            error = unreadable => return Err(transfer::unreadable(&self.file, &error)),
         }
-        done?;
         stages.finish("imported");
         call.ui.note(&format!("created VM {}", self.name));
         call.ui.next(&format!("vmc start {}", self.name));

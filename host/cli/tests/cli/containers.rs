@@ -489,3 +489,47 @@ fn a_refusal_is_printed_once_with_its_log() {
     --- exit 8
     "#);
 }
+
+#[test]
+fn a_source_that_cannot_be_read_to_its_end_makes_nothing() {
+    let desk = Desk::new();
+    let folder = std::fs::File::open(desk.folder.path()).unwrap();
+    let mut command = desk.command("testudo", &["create", "x", "--from-rootfs", "-"]);
+    let shown = crate::desk::Shown::from(command.stdin(folder).output().unwrap());
+    insta::assert_snapshot!(shown, @r"
+    --- stderr
+    error: cannot read stdin (E-FILE)
+    cause: Is a directory (os error 21)
+    --- exit 1
+    ");
+    assert!(desk.daemon().world().made.is_empty());
+}
+
+#[test]
+fn a_refusal_does_not_wait_for_the_input() {
+    let desk = Desk::new();
+    let fault = Fault::new(Kind::Exists, "E-CONTAINER-EXISTS", "there is a container x");
+    desk.daemon()
+        .world()
+        .refusals
+        .insert("Vms.Start".to_owned(), fault);
+    let mut child = desk
+        .command("testudo", &["create", "x", "--from-rootfs", "-"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let held = child.stdin.take();
+    assert_eq!(child.wait().unwrap().code(), Some(4));
+    drop(held);
+}
+
+#[test]
+fn an_interrupt_leaves_a_question() {
+    let desk = Desk::new();
+    let mut asked = desk.on_terminal("testudo", &["delete", "-f", "penguin"]);
+    asked.see("[y/N] ");
+    asked.type_in("\x03");
+    assert_eq!(asked.end(), 130);
+    assert_eq!(desk.daemon().world().containers["termina"].len(), 2);
+}
