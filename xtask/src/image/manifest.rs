@@ -124,13 +124,7 @@ mod tests {
     fn written() -> (tempfile::TempDir, Manifest) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("vmlinux"), "abc").unwrap();
-        let manifest = Manifest::of(
-            folder.path(),
-            &["vmlinux"],
-            "k".to_owned(),
-            Inputs::default(),
-        )
-        .unwrap();
+        let manifest = Manifest::of(folder.path(), &["vmlinux"], &[("more", "vmlinux")]).unwrap();
         manifest.write(folder.path()).unwrap();
         (folder, manifest)
     }
@@ -166,14 +160,6 @@ mod tests {
     #[test]
     fn missing_output_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(
-            Manifest::of(
-                folder.path(),
-                &["vmlinux"],
-                String::new(),
-                Inputs::default()
-            )
-            .is_err()
-        );
+        assert!(Manifest::of(folder.path(), &["vmlinux"], &[]).is_err());
     }
 }

@@ -2,7 +2,8 @@
 //! the results become the installed folder in one rename.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -368,6 +369,9 @@ fn install(results: &Results, output: &Path, describe: impl FnOnce(&mut Manifest
         if fs::hard_link(&from, &to).is_err() {
             copy_sparse(&from, &to)?;
         }
+        // Whoever uses an image copies it; writing to it would write to the cache.
+        fs::set_permissions(&to, Permissions::from_mode(0o444))
+            .context("cannot protect the image")?;
     }
     let names = OUTPUTS.map(|(name, _)| name);
     let mut manifest = Manifest::of(&fresh, &names, &EXTRAS)?;
