@@ -83,7 +83,7 @@ fn build_tests(walk: Option<&str>) -> Result<Tests> {
     ]);
     match walk {
         Some(walk) => cargo.args(["--test", walk]),
-        None => cargo.arg("--tests"),
+        None => cargo.args(["--test", "*"]),
     };
     let mut walks = executables(&mut cargo, &TargetKind::Test)?;
     walks.sort();

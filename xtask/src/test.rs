@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::packages::{self, Purpose};
 use crate::progress::{line, spoken};
-use crate::{build, check, e2e, fuzz};
+use crate::{build, check, e2e, fuzz, lab};
 
 /// One part of the whole; its exit code says whether it is good.
 type Part = fn() -> Result<ExitCode>;
@@ -18,11 +18,12 @@ type Part = fn() -> Result<ExitCode>;
 /// When packages are missing and cannot be installed; what fails later is in the exit code.
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
-    let parts: [(&str, Part); 4] = [
+    let parts: [(&str, Part); 5] = [
         ("check", check::run),
         ("unit and program tests", unit),
         ("fuzz targets, shortly", fuzz::short),
         ("end-to-end", || e2e::run(&e2e::Arguments::all())),
+        ("lab", || lab::run(&lab::Arguments::default())),
     ];
     let mut failed = Vec::new();
     for (name, part) in parts {
@@ -55,14 +56,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// All tests that need neither VM nor image.
 fn unit() -> Result<ExitCode> {
     let mut cargo = build::cargo("test");
-    // Tidy has run in `check`, the suite and the lab have their own parts.
-    cargo.args([
-        "--workspace",
-        "--exclude",
-        "e2e",
-        "--no-fail-fast",
-        "--quiet",
-    ]);
+    // The suite and the lab are not among them: their tests are run by name only.
+    cargo.args(["--workspace", "--no-fail-fast", "--quiet"]);
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {
         ExitCode::SUCCESS
