@@ -8,4 +8,5 @@ pub mod inherited;
 pub mod jail;
 pub mod process;
 pub mod spawn;
+pub mod tsc;
 pub mod usage;

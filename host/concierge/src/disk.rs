@@ -413,7 +413,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 fn check_size(size: Bytes) -> Result<(), Fault> {
-    if (SIZE_MIN..=SIZE_MAX).contains(&size) && size.0 % 4096 == 0 {
+    if (SIZE_MIN..=SIZE_MAX).contains(&size) && size.0.is_multiple_of(4096) {
         return Ok(());
     }
     let rule = format!("it must be between {SIZE_MIN} and {SIZE_MAX} and a multiple of 4 KiB");

@@ -27,6 +27,7 @@ use wire::proto::daemon_server::DaemonServer;
 use wire::proto::vms_server::VmsServer;
 use wire::{Fault, Kind};
 
+use crate::engine::qemu;
 use crate::guest::clock;
 use crate::peers::{Count, Incoming};
 use crate::serve;
@@ -67,6 +68,7 @@ pub(crate) async fn live(detached: bool) -> Result<(), Fault> {
         )
         .because(&error)
     })?;
+    qemu::prepare();
     let passed = passed_by_systemd().map_err(|error| cannot("take systemd's socket", &error))?;
     let Some(_lock) = take_lock(&places, passed.is_some()).await? else {
         return announce().map_err(|error| cannot("say that it is ready", &error));

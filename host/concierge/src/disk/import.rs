@@ -120,7 +120,6 @@ pub(crate) fn read(
     let listed = listed.ok_or(ImportError::Incomplete("its checksums are missing"))?;
     state.check(&listed)?;
     // The zstd frame's own end and checksum come after the tar's.
-    drop(entries);
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(ImportError::Read)?;
     let settings = Settings {
         created_s: super::now_s(),

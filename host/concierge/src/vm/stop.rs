@@ -3,53 +3,49 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::machine::Machine;
 use super::work::Order;
 use crate::log::Log;
 
-/// What a guest without an agent gets to react to the power button, of its whole time at most.
+/// What a guest without an agent gets to react to the power button.
 const BUTTON: Duration = Duration::from_secs(3);
 
-/// Kept back from the guest's time for the kernel's own end.
-const KERNEL: Duration = Duration::from_millis(500);
+/// What a guest whose containers have ended gets to write its disk out and power off.
+const END: Duration = Duration::from_secs(10);
 
-/// Ends `machine`; nothing of it is left afterwards.
+/// Ends `machine`, whose containers get `patience`; nothing of it is left afterwards.
 pub(super) async fn run(mut machine: Machine, patience: Duration, order: &Order, log: &Log) {
     let stage = order.audience.stage("stop");
     log.line("concierge: stopping");
-    let polite = async {
-        let agent = machine.agent.clone();
-        let asked = agent.power_off(patience.saturating_sub(KERNEL));
-        let wait = tokio::select! {
-            answer = asked => match answer {
-                Ok(_) => patience,
-                Err(fault) => {
-                    log.line(&format!("concierge: {fault}; pressing the power button"));
-                    machine.power_button();
-                    BUTTON.min(patience)
-                }
-            },
-            // The power may go before the answer comes.
-            _gone = machine.lost() => return,
-        };
-        if timeout(wait, machine.lost()).await.is_err() {
-            log.line("concierge: the guest did not end; killing");
-            order
-                .audience
-                .note("the guest did not end in time and was killed");
-        }
-    };
     tokio::select! {
-        () = polite => {}
+        () = polite(&mut machine, patience, order, log) => {}
         () = order.cancel.cancelled() => log.line("concierge: killing"),
-        () = sleep(patience) => {
-            log.line("concierge: out of time; killing");
-            order.audience.note("the guest did not end in time and was killed");
-        }
     }
     machine.kill().await;
     log.line("concierge: stopped");
     stage.done();
+}
+
+async fn polite(machine: &mut Machine, patience: Duration, order: &Order, log: &Log) {
+    let agent = machine.agent.clone();
+    let wait = tokio::select! {
+        answer = agent.power_off(patience) => match answer {
+            Ok(_) => END,
+            Err(fault) => {
+                log.line(&format!("concierge: {fault}; pressing the power button"));
+                machine.power_button();
+                BUTTON
+            }
+        },
+        // The power may go before the answer comes.
+        _gone = machine.lost() => return,
+    };
+    if timeout(wait, machine.lost()).await.is_err() {
+        log.line("concierge: the guest did not end; killing");
+        order
+            .audience
+            .note("the guest did not end in time and was killed");
+    }
 }

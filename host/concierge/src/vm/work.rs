@@ -134,7 +134,7 @@ impl Order {
         };
         blocking(move || {
             import::read(&folder, source, |done, total| {
-                audience.fraction(done, total)
+                audience.fraction(done, total);
             })
             .map_err(|error| error.fault(&folder))
         })
