@@ -1,5 +1,7 @@
 //! `cargo xtask bench [start] [--json]`: measures, prints, and keeps the figures in docs/benchmarks.md.
 
+mod sommelier;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -17,10 +19,6 @@ use crate::{build, e2e, workspace};
 /// Where the figures are kept.
 const PAGE: &str = "docs/benchmarks.md";
 
-/// Around the part of the page that this chore writes.
-const BEGIN: &str = "<!-- bench start -->";
-const END: &str = "<!-- end of bench start -->";
-
 /// Measure the product and its peers in one run, and keep the figures in docs/benchmarks.md.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -36,6 +34,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The main path, from nothing to a command in the container, and what an idle VM costs
     Start,
+    /// Windows of the container on the host's screen
+    Sommelier,
 }
 
 /// One figure as people read it: its name in the JSON, what it is, and the goal.
@@ -100,10 +100,18 @@ const ROWS: &[(&str, &str, &str)] = &[
 /// # Errors
 /// When something cannot be built or measured.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let figures = match arguments.what {
-        What::Start => start()?,
+    let (figures, table, name) = match arguments.what {
+        What::Start => {
+            let figures = start()?;
+            let table = table(&figures)?;
+            (figures, table, "start")
+        }
+        What::Sommelier => {
+            let figures = sommelier::measure()?;
+            let table = sommelier::table(&figures)?;
+            (figures, table, "sommelier")
+        }
     };
-    let table = table(&figures)?;
     let result = if arguments.json {
         format!("{figures}\n")
     } else {
@@ -112,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     std::io::stdout()
         .write_all(result.as_bytes())
         .context("cannot print the figures")?;
-    keep(&table)?;
+    keep(name, &table)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -181,17 +189,23 @@ fn table(figures: &Value) -> Result<String> {
 }
 
 /// Replaces this chore's part of the page.
-fn keep(table: &str) -> Result<()> {
+fn keep(name: &str, table: &str) -> Result<()> {
     let path = workspace::root().join(PAGE);
     let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
-    let page = replaced(&page, table).with_context(|| format!("{PAGE} has no marks"))?;
+    let page =
+        replaced(&page, name, table).with_context(|| format!("{PAGE} has no marks for {name}"))?;
     std::fs::write(&path, page).with_context(|| format!("cannot write {PAGE}"))
 }
 
-fn replaced(page: &str, table: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+/// Replaces the part of the page that this chore writes: what is between two marks with its name.
+fn replaced(page: &str, name: &str, table: &str) -> Option<String> {
+    let (begin, end) = (
+        format!("<!-- bench {name} -->"),
+        format!("<!-- end of bench {name} -->"),
+    );
+    let (before, rest) = page.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}\n{table}{end}{after}"))
 }
 
 #[cfg(test)]
@@ -200,9 +214,9 @@ mod tests {
 
     #[test]
     fn only_the_part_between_the_marks_changes() {
-        let page = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let new = replaced(&page, "new\n");
-        assert_eq!(new, Some(format!("a\n{BEGIN}\nnew\n{END}\nb\n")));
-        assert_eq!(replaced("no marks", "new"), None);
+        let page =
+            |text: &str| format!("a\n<!-- bench x -->\n{text}\n<!-- end of bench x -->\nb\n");
+        assert_eq!(replaced(&page("old"), "x", "new\n"), Some(page("new")));
+        assert_eq!(replaced(&page("old"), "y", "new\n"), None);
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Product,
     /// The end-to-end suite: networks and namespaces of its own.
     Test,
+    /// Tests and figures of windows: compositors and programs for them.
+    Windows,
 }
 
 impl Purpose {
@@ -48,6 +50,21 @@ impl Purpose {
             ],
             Self::Product => &["passt", "qemu-system-x86"],
             Self::Test => &["git", "iproute2", "util-linux"],
+            Self::Windows => &[
+                "fonts-dejavu-core",
+                "foot",
+                "grim",
+                "gtk-4-examples",
+                "sway",
+                "wayland-utils",
+                "waypipe",
+                "wl-clipboard",
+                "wtype",
+                "x11-apps",
+                "xclip",
+                "xterm",
+                "xwayland",
+            ],
         }
     }
 }

@@ -4,11 +4,15 @@
 //! sway refuses to run as root, and so does the product's own rule; as root, all programs run as nobody.
 
 mod clock;
+mod probe;
 mod programs;
 mod screen;
 mod stage;
+mod usage;
 
 pub use clock::{eventually, soon};
+pub use probe::{Drawn, Load, Probe};
 pub use programs::{Program, Running};
 pub use screen::Screen;
 pub use stage::{Link, Options, Stage};
+pub use usage::{Usage, usage};

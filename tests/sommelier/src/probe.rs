@@ -1,0 +1,350 @@
+//! A Wayland client that measures: round trips, and how long a picture takes to the screen.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use wayland::stream::clock_ns;
+use wl_proxy::baseline::Baseline;
+use wl_proxy::object::{Object, ObjectCoreApi};
+use wl_proxy::protocols::ObjectInterface;
+use wl_proxy::protocols::presentation_time::wp_presentation::WpPresentation;
+use wl_proxy::protocols::presentation_time::wp_presentation_feedback::{
+    WpPresentationFeedback, WpPresentationFeedbackHandler, WpPresentationFeedbackKind,
+};
+use wl_proxy::protocols::wayland::wl_buffer::{WlBuffer, WlBufferHandler};
+use wl_proxy::protocols::wayland::wl_callback::{WlCallback, WlCallbackHandler};
+use wl_proxy::protocols::wayland::wl_compositor::WlCompositor;
+use wl_proxy::protocols::wayland::wl_registry::{WlRegistry, WlRegistryHandler};
+use wl_proxy::protocols::wayland::wl_shm::{WlShm, WlShmFormat};
+use wl_proxy::protocols::wayland::wl_surface::WlSurface;
+use wl_proxy::protocols::xdg_shell::xdg_surface::{XdgSurface, XdgSurfaceHandler};
+use wl_proxy::protocols::xdg_shell::xdg_toplevel::XdgToplevel;
+use wl_proxy::protocols::xdg_shell::xdg_wm_base::XdgWmBase;
+use wl_proxy::state::State;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to a compositor, or to what stands for one.
+pub struct Probe {
+    state: Rc<State>,
+}
+
+/// A picture that changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Width of the window.
+    pub width: i32,
+    /// Height of the window.
+    pub height: i32,
+    /// The part of it that changes each time, from the upper left.
+    pub changed: (i32, i32),
+}
+
+/// What pictures took.
+#[derive(Debug, Clone)]
+pub struct Drawn {
+    /// From the commit until the compositor has read it, in microseconds.
+    pub read_us: Vec<u64>,
+    /// From the commit until the picture is on the screen, in microseconds.
+    pub shown_us: Vec<u64>,
+    /// Pictures in a second, drawing at the compositor's pace.
+    pub fps: f64,
+}
+
+impl Probe {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let socket = Rc::new(OwnedFd::from(UnixStream::connect(path)?));
+        let state = State::builder(Baseline::ALL_OF_THEM)
+            .with_server_fd(&socket)
+            .build();
+        let state = state.map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(Self { state })
+    }
+
+    /// Returns how long `count` round trips take, each in microseconds.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn round_trips(&self, count: usize) -> io::Result<Vec<u64>> {
+        (0..count).map(|_| self.round_trip()).collect()
+    }
+
+    fn round_trip(&self) -> io::Result<u64> {
+        let (start, done) = (Instant::now(), Rc::new(Cell::new(false)));
+        self.state
+            .display()
+            .new_send_sync()
+            .set_handler(Flag(done.clone()));
+        self.until(|| done.get())?;
+        Ok(micros(start.elapsed()))
+    }
+
+    fn until(&self, done: impl Fn() -> bool) -> io::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while !done() {
+            if Instant::now() > end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let dispatched = self.state.dispatch(Some(Duration::from_millis(100)));
+            dispatched.map_err(|error| io::Error::other(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Draws `count` pictures of `load` in a window of its own.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn draw(&self, load: Load, count: usize) -> io::Result<Drawn> {
+        let globals = Rc::new(RefCell::new(Globals::default()));
+        self.state
+            .display()
+            .new_send_get_registry()
+            .set_handler(Finder(globals.clone()));
+        self.round_trip()?;
+        let globals = globals.take();
+        let window = Window::new(&globals, load)?;
+        self.until(|| window.configured.get())?;
+        let mut drawn = Drawn {
+            read_us: Vec::new(),
+            shown_us: Vec::new(),
+            fps: 0.0,
+        };
+        let start = Instant::now();
+        for number in 0..count {
+            let (frame, shown) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
+            let buffer = self.free_buffer(&window)?;
+            window.paint(buffer, load, number)?;
+            window
+                .surface
+                .new_send_frame()
+                .set_handler(Flag(frame.clone()));
+            globals
+                .presentation()?
+                .new_send_feedback(&window.surface)
+                .set_handler(Shown(shown.clone()));
+            let committed = clock_ns();
+            window.surface.send_commit();
+            drawn.read_us.push(self.round_trip()?);
+            self.until(|| frame.get() && shown.get().is_some())?;
+            if let Some(Some(at)) = shown.get() {
+                drawn
+                    .shown_us
+                    .push(u64::saturating_sub(at, committed) / 1000);
+            }
+        }
+        drawn.fps = count as f64 / start.elapsed().as_secs_f64();
+        window.close();
+        self.round_trip()?;
+        Ok(drawn)
+    }
+
+    fn free_buffer<'a>(&self, window: &'a Window) -> io::Result<&'a Buffer> {
+        self.until(|| window.buffers.iter().any(|buffer| buffer.free.get()))?;
+        window
+            .buffers
+            .iter()
+            .find(|buffer| buffer.free.get())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.state.destroy();
+    }
+}
+
+#[derive(Default)]
+struct Globals {
+    compositor: Option<Rc<WlCompositor>>,
+    shm: Option<Rc<WlShm>>,
+    wm_base: Option<Rc<XdgWmBase>>,
+    presentation: Option<Rc<WpPresentation>>,
+}
+
+impl Globals {
+    fn presentation(&self) -> io::Result<&Rc<WpPresentation>> {
+        self.presentation
+            .as_ref()
+            .ok_or_else(|| io::Error::other("no wp_presentation"))
+    }
+}
+
+struct Finder(Rc<RefCell<Globals>>);
+
+impl WlRegistryHandler for Finder {
+    fn handle_global(
+        &mut self,
+        slf: &Rc<WlRegistry>,
+        name: u32,
+        interface: ObjectInterface,
+        _version: u32,
+    ) {
+        let mut globals = self.0.borrow_mut();
+        match interface {
+            ObjectInterface::WlCompositor => globals.compositor = Some(bind(slf, name, 4)),
+            ObjectInterface::WlShm => globals.shm = Some(bind(slf, name, 1)),
+            ObjectInterface::XdgWmBase => globals.wm_base = Some(bind(slf, name, 1)),
+            ObjectInterface::WpPresentation => globals.presentation = Some(bind(slf, name, 1)),
+            _ => {}
+        }
+    }
+}
+
+fn bind<T: Object>(registry: &Rc<WlRegistry>, name: u32, version: u32) -> Rc<T> {
+    let object: Rc<T> = registry.state().create_object(version);
+    registry.send_bind(name, object.clone());
+    object
+}
+
+struct Window {
+    surface: Rc<WlSurface>,
+    xdg_surface: Rc<XdgSurface>,
+    toplevel: Rc<XdgToplevel>,
+    configured: Rc<Cell<bool>>,
+    file: Rc<OwnedFd>,
+    buffers: Vec<Buffer>,
+}
+
+struct Buffer {
+    object: Rc<WlBuffer>,
+    offset: u64,
+    free: Rc<Cell<bool>>,
+}
+
+impl Window {
+    fn new(globals: &Globals, load: Load) -> io::Result<Self> {
+        let missing = || io::Error::other("a basic global is missing");
+        let surface = globals
+            .compositor
+            .as_ref()
+            .ok_or_else(missing)?
+            .new_send_create_surface();
+        let xdg_surface = globals
+            .wm_base
+            .as_ref()
+            .ok_or_else(missing)?
+            .new_send_get_xdg_surface(&surface);
+        let toplevel = xdg_surface.new_send_get_toplevel();
+        let configured = Rc::new(Cell::new(false));
+        xdg_surface.set_handler(Configured(configured.clone()));
+        surface.send_commit();
+        let (stride, len) = (load.width * 4, load.width * 4 * load.height);
+        let file = memfd_create("probe", MemfdFlags::CLOEXEC)?;
+        ftruncate(&file, u64::try_from(len * 3).unwrap_or(0))?;
+        let file = Rc::new(file);
+        let pool = globals
+            .shm
+            .as_ref()
+            .ok_or_else(missing)?
+            .new_send_create_pool(&file, len * 3);
+        let buffer = |number: i32| {
+            let offset = number * len;
+            let format = WlShmFormat::XRGB8888;
+            let object =
+                pool.new_send_create_buffer(offset, load.width, load.height, stride, format);
+            let free = Rc::new(Cell::new(true));
+            object.set_handler(Released(free.clone()));
+            Buffer {
+                object,
+                offset: u64::try_from(offset).unwrap_or(0),
+                free,
+            }
+        };
+        let buffers = (0..3).map(buffer).collect();
+        Ok(Self {
+            surface,
+            xdg_surface,
+            toplevel,
+            configured,
+            file,
+            buffers,
+        })
+    }
+
+    /// Changes the part of the picture that changes and attaches it.
+    fn paint(&self, buffer: &Buffer, load: Load, number: usize) -> io::Result<()> {
+        let (width, height) = load.changed;
+        let row = vec![(number * 37 % 251) as u8; usize::try_from(width * 4).unwrap_or(0)];
+        for line in 0..u64::try_from(height).unwrap_or(0) {
+            let at = buffer.offset + line * u64::try_from(load.width * 4).unwrap_or(0);
+            rustix::io::pwrite(&self.file, &row, at)?;
+        }
+        buffer.free.set(false);
+        self.surface.send_attach(Some(&buffer.object), 0, 0);
+        self.surface.send_damage_buffer(0, 0, width, height);
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.toplevel.send_destroy();
+        self.xdg_surface.send_destroy();
+        self.surface.send_destroy();
+    }
+}
+
+struct Flag(Rc<Cell<bool>>);
+
+impl WlCallbackHandler for Flag {
+    fn handle_done(&mut self, _slf: &Rc<WlCallback>, _data: u32) {
+        self.0.set(true);
+    }
+}
+
+struct Configured(Rc<Cell<bool>>);
+
+impl XdgSurfaceHandler for Configured {
+    fn handle_configure(&mut self, slf: &Rc<XdgSurface>, serial: u32) {
+        slf.send_ack_configure(serial);
+        self.0.set(true);
+    }
+}
+
+struct Released(Rc<Cell<bool>>);
+
+impl WlBufferHandler for Released {
+    fn handle_release(&mut self, _slf: &Rc<WlBuffer>) {
+        self.0.set(true);
+    }
+}
+
+/// When a picture was shown, in nanoseconds; nothing inside if it never was.
+struct Shown(Rc<Cell<Option<Option<u64>>>>);
+
+impl WpPresentationFeedbackHandler for Shown {
+    fn handle_presented(
+        &mut self,
+        _slf: &Rc<WpPresentationFeedback>,
+        tv_sec_hi: u32,
+        tv_sec_lo: u32,
+        tv_nsec: u32,
+        _refresh: u32,
+        _seq_hi: u32,
+        _seq_lo: u32,
+        _flags: WpPresentationFeedbackKind,
+    ) {
+        let seconds = u64::from(tv_sec_hi) << 32 | u64::from(tv_sec_lo);
+        self.0
+            .set(Some(Some(seconds * 1_000_000_000 + u64::from(tv_nsec))));
+    }
+
+    fn handle_discarded(&mut self, _slf: &Rc<WpPresentationFeedback>) {
+        self.0.set(Some(None));
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
