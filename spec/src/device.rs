@@ -159,7 +159,8 @@ impl TryFrom<String> for MacAddress {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let digits = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let digits =
+                |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
             let part = parts.next().filter(digits);
             let parsed = part.and_then(|part| u8::from_str_radix(part, 16).ok());
             *byte = parsed.ok_or_else(|| MessageError::Mac(text.clone()))?;
@@ -218,7 +219,10 @@ impl DeviceMessage {
     pub fn read(source: impl Read) -> Result<Self, MessageError> {
         let mut bytes = Vec::new();
         let limit = MAX_MESSAGE_BYTES as u64 + 1;
-        source.take(limit).read_to_end(&mut bytes).map_err(MessageError::Read)?;
+        source
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(MessageError::Read)?;
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(MessageError::TooLong);
         }
@@ -271,7 +275,10 @@ impl BlockSpec {
         if !(1..=MAX_BLOCK_QUEUES).contains(&self.queues) {
             return Err(MessageError::Queues(self.queues));
         }
-        let printable = self.serial.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        let printable = self
+            .serial
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ');
         if self.serial.len() > MAX_SERIAL_BYTES || !printable {
             return Err(MessageError::Serial(self.serial.clone()));
         }

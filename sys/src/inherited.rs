@@ -4,7 +4,10 @@
 //! options agree with what the specification says it is, so that a wrong number is one clear error and not
 //! strange behaviour later.
 
-#![expect(unsafe_code, reason = "UNSAFETY: an inherited number becomes an owned descriptor")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: an inherited number becomes an owned descriptor"
+)]
 
 use std::fmt;
 use std::io;
@@ -90,7 +93,10 @@ pub fn take(number: RawFd, wanted: Kind) -> Result<OwnedFd, InheritError> {
     // SAFETY: the borrow ends before the number is owned; if nothing is open under it, or another part
     // of the process owns it, the calls made through it only read its state or fail with EBADF.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    let inspect = |source: rustix::io::Errno| InheritError::Inspect { number, source: source.into() };
+    let inspect = |source: rustix::io::Errno| InheritError::Inspect {
+        number,
+        source: source.into(),
+    };
     if !is(borrowed, wanted).map_err(inspect)? {
         return Err(InheritError::WrongKind { number, wanted });
     }
@@ -123,7 +129,8 @@ pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
 
 /// Closes the descriptors from `first` to `last`, both included; none if `last` is smaller.
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
-    let (Ok(first), Ok(last)) = (libc::c_uint::try_from(first), libc::c_uint::try_from(last)) else {
+    let (Ok(first), Ok(last)) = (libc::c_uint::try_from(first), libc::c_uint::try_from(last))
+    else {
         return Ok(());
     };
     if first > last {
@@ -152,7 +159,10 @@ fn is(fd: BorrowedFd<'_>, wanted: Kind) -> rustix::io::Result<bool> {
         Kind::Message => {
             !path_only
                 && mode != OFlags::WRONLY
-                && matches!(kind, FileType::RegularFile | FileType::Fifo | FileType::Socket)
+                && matches!(
+                    kind,
+                    FileType::RegularFile | FileType::Fifo | FileType::Socket
+                )
         }
         Kind::Sink => !path_only && mode != OFlags::RDONLY && kind != FileType::Directory,
         Kind::Source => !path_only && mode != OFlags::WRONLY && kind != FileType::Directory,
@@ -213,11 +223,17 @@ mod tests {
 
     #[test]
     fn a_closed_number_is_refused() {
-        assert!(matches!(take(9_999, Kind::Sink), Err(InheritError::Inspect { .. })));
+        assert!(matches!(
+            take(9_999, Kind::Sink),
+            Err(InheritError::Inspect { .. })
+        ));
     }
 
     #[test]
     fn standard_streams_are_refused() {
-        assert!(matches!(take(2, Kind::Sink), Err(InheritError::Reserved(2))));
+        assert!(matches!(
+            take(2, Kind::Sink),
+            Err(InheritError::Reserved(2))
+        ));
     }
 }

@@ -132,7 +132,10 @@ impl Jail {
         };
         self.limits.apply(matches!(walls, Walls::Complete))?;
         privileges::give_up()?;
-        Ok(Cell { sockets_in_root, walls })
+        Ok(Cell {
+            sockets_in_root,
+            walls,
+        })
     }
 }
 

@@ -5,16 +5,16 @@
 
 use std::fs::File;
 
+use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
-    VhostUserLog, VhostUserMemoryRegion, VhostUserShMemConfig,
-    VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSharedMsg,
+    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{
     Error, GpuBackend, Result, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
     VhostUserVirtioFeatures,
 };
-use vhost::VhostUserMemoryRegionBase;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
@@ -54,7 +54,15 @@ impl<D: Device> Carrier<D> {
         let rings = (0..count).map(|_| Ring::new()).collect();
         let bases = vec![None; count];
         let memory = Memory::default();
-        Ok(Self { device, memory, rings, poll, bases, features: 0, put_off: false })
+        Ok(Self {
+            device,
+            memory,
+            rings,
+            poll,
+            bases,
+            features: 0,
+            put_off: false,
+        })
     }
 
     pub(crate) fn poll(&self) -> &Poll {
@@ -99,8 +107,23 @@ impl<D: Device> Carrier<D> {
     }
 
     fn parts(&mut self) -> (&mut D, Guest<'_>) {
-        let Self { device, memory, rings, poll, put_off, .. } = self;
-        (device, Guest { memory, poll, rings, put_off })
+        let Self {
+            device,
+            memory,
+            rings,
+            poll,
+            put_off,
+            ..
+        } = self;
+        (
+            device,
+            Guest {
+                memory,
+                poll,
+                rings,
+                put_off,
+            },
+        )
     }
 
     fn ring(&mut self, index: u32) -> Result<&mut Ring> {
@@ -117,7 +140,9 @@ impl<D: Device> Carrier<D> {
         let ring = self.rings.get_mut(queue).ok_or(Error::InvalidParam)?;
         ring.set_event_index(event_index);
         if !ring.start(&self.memory) {
-            return Err(Error::InvalidOperation("the ring lies outside of guest memory"));
+            return Err(Error::InvalidOperation(
+                "the ring lies outside of guest memory",
+            ));
         }
         // A driver that was paused goes on where it was stopped; one that starts afresh begins at 0.
         let base = ring.base();
@@ -133,7 +158,12 @@ impl<D: Device> Carrier<D> {
     /// Lets the device finish, stops a ring and returns where it stopped.
     fn stop(&mut self, index: u32) -> Result<u16> {
         let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
-        if self.rings.get(queue).ok_or(Error::InvalidParam)?.is_started() {
+        if self
+            .rings
+            .get(queue)
+            .ok_or(Error::InvalidParam)?
+            .is_started()
+        {
             let (device, mut guest) = self.parts();
             device.stopped(queue, false, &mut guest);
         }
@@ -156,7 +186,9 @@ impl<D: Device> Carrier<D> {
             let (device, mut guest) = self.parts();
             device.stopped(index, true, &mut guest);
         }
-        self.rings.iter_mut().for_each(|ring| ring.set_enabled(false));
+        self.rings
+            .iter_mut()
+            .for_each(|ring| ring.set_enabled(false));
         self.features = 0;
         Ok(())
     }
@@ -188,7 +220,9 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
         self.device.negotiated(features);
         // Without protocol features there is no message to enable a ring.
         if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
-            self.rings.iter_mut().for_each(|ring| ring.set_enabled(true));
+            self.rings
+                .iter_mut()
+                .for_each(|ring| ring.set_enabled(true));
         }
         Ok(())
     }
@@ -210,7 +244,10 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        self.ring(index)?.set_size(num).then_some(()).ok_or(Error::InvalidParam)
+        self.ring(index)?
+            .set_size(num)
+            .then_some(())
+            .ok_or(Error::InvalidParam)
     }
 
     fn set_vring_addr(
@@ -226,7 +263,9 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
         let (descriptor, available) = (translate(descriptor)?, translate(available)?);
         let used = translate(used)?;
         let ring = self.ring(index)?;
-        ring.set_addresses(descriptor, available, used).then_some(()).ok_or(Error::InvalidParam)
+        ring.set_addresses(descriptor, available, used)
+            .then_some(())
+            .ok_or(Error::InvalidParam)
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
@@ -271,7 +310,11 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
 
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
         let offered = self.get_protocol_features()?.bits();
-        if features & !offered == 0 { Ok(()) } else { Err(Error::InvalidParam) }
+        if features & !offered == 0 {
+            Ok(())
+        } else {
+            Err(Error::InvalidParam)
+        }
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {
@@ -300,10 +343,20 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
         }
         // A front end that knows more fields than the device reads them as zero.
         let known = self.device.config().get(start..).unwrap_or_default();
-        Ok(known.iter().copied().chain(std::iter::repeat(0)).take(size).collect())
+        Ok(known
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(0))
+            .take(size)
+            .collect())
     }
 
-    fn set_config(&mut self, _offset: u32, _data: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
+    fn set_config(
+        &mut self,
+        _offset: u32,
+        _data: &[u8],
+        _flags: VhostUserConfigFlags,
+    ) -> Result<()> {
         // No device here has a field that the driver may write; a guest that tries changes nothing.
         crate::limited!(warn, "the driver wrote to a read-only configuration space");
         Ok(())
@@ -319,7 +372,7 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
         file: File,
         _postcopy: Option<bool>,
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
-        self.memory.add(place(region), file).map_err(failed)?;
+        self.memory.add(place(region), &file).map_err(failed)?;
         Ok(None)
     }
 
@@ -335,7 +388,10 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
         Err(Error::InvalidOperation("no shared objects"))
     }
 
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+    fn get_inflight_fd(
+        &mut self,
+        _inflight: &VhostUserInflight,
+    ) -> Result<(VhostUserInflight, File)> {
         Err(Error::InvalidOperation("no inflight tracking"))
     }
 

@@ -40,7 +40,11 @@ impl<'m> Chain<'m> {
         M::Target: GuestMemory,
     {
         let head = descriptors.head_index();
-        let mut chain = Self { head, readable: Buffers::default(), writable: Buffers::default() };
+        let mut chain = Self {
+            head,
+            readable: Buffers::default(),
+            writable: Buffers::default(),
+        };
         for (position, descriptor) in descriptors.enumerate() {
             if position >= usize::from(limit) {
                 return None;
@@ -92,7 +96,9 @@ impl<'m> Buffers<'m> {
             let take = slice.len().saturating_sub(from).min(left);
             skip = skip.saturating_sub(from);
             left = left.saturating_sub(take);
-            if take > 0 && let Ok(piece) = slice.subslice(from, take) {
+            if take > 0
+                && let Ok(piece) = slice.subslice(from, take)
+            {
                 part.slices.push(piece);
                 part.bytes = part.bytes.saturating_add(take);
             }

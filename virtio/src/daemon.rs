@@ -5,9 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use thiserror::Error;
-use vhost::vhost_user::{
-    BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut,
-};
+use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 
 use crate::backend::Carrier;
 use crate::device::Device;
@@ -44,10 +42,17 @@ impl<D: Device> Server<D> {
     pub fn new(socket: UnixStream, device: D) -> Result<Self, ServeError> {
         let watched = socket.try_clone().map_err(ServeError::Wait)?;
         let poll = Poll::new().map_err(ServeError::Wait)?;
-        poll.add(&watched, FRONTEND, Interest::Readable).map_err(ServeError::Wait)?;
-        let carrier = Arc::new(Mutex::new(Carrier::new(device, poll).map_err(ServeError::Wait)?));
+        poll.add(&watched, FRONTEND, Interest::Readable)
+            .map_err(ServeError::Wait)?;
+        let carrier = Arc::new(Mutex::new(
+            Carrier::new(device, poll).map_err(ServeError::Wait)?,
+        ));
         let frontend = BackendReqHandler::from_stream(socket, Arc::clone(&carrier));
-        Ok(Self { carrier, frontend, socket: watched })
+        Ok(Self {
+            carrier,
+            frontend,
+            socket: watched,
+        })
     }
 
     /// Serves until the front end goes away.
@@ -79,7 +84,9 @@ impl<D: Device> Server<D> {
         let Some(message) = early::take_enable(&self.socket).map_err(failed)? else {
             return Ok(false);
         };
-        carrier.set_vring_enable(message.ring, message.enable).map_err(ServeError::Request)?;
+        carrier
+            .set_vring_enable(message.ring, message.enable)
+            .map_err(ServeError::Request)?;
         early::acknowledge(&self.socket, message).map_err(failed)?;
         Ok(true)
     }
@@ -92,7 +99,9 @@ impl<D: Device> Server<D> {
 
     /// The lock is for vhost's signature: there is one thread, which holds it only here and in requests.
     fn lock(&self) -> MutexGuard<'_, Carrier<D>> {
-        self.carrier.lock().expect("no thread has panicked with the lock")
+        self.carrier
+            .lock()
+            .expect("no thread has panicked with the lock")
     }
 }
 

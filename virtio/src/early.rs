@@ -48,7 +48,12 @@ pub(crate) fn acknowledge(socket: &UnixStream, message: Enable) -> rustix::io::R
         let words = [SET_VRING_ENABLE, VERSION | REPLY, BODY_BYTES, 0, 0];
         let bytes = words.map(u32::to_ne_bytes).concat();
         let mut nothing = SendAncillaryBuffer::default();
-        sendmsg(socket, &[IoSlice::new(&bytes)], &mut nothing, SendFlags::NOSIGNAL)?;
+        sendmsg(
+            socket,
+            &[IoSlice::new(&bytes)],
+            &mut nothing,
+            SendFlags::NOSIGNAL,
+        )?;
     }
     Ok(())
 }
@@ -58,12 +63,20 @@ fn read(socket: &UnixStream, flags: RecvFlags) -> rustix::io::Result<Option<Enab
     let mut no_descriptors = RecvAncillaryBuffer::default();
     let room = &mut [IoSliceMut::new(&mut bytes)];
     let received = recvmsg(socket, room, &mut no_descriptors, flags)?.bytes;
-    let mut words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_ne_bytes(*word));
+    let mut words = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|word| u32::from_ne_bytes(*word));
     let mut next = || words.next().unwrap_or_default();
     let (request, header, size, ring, switch) = (next(), next(), next(), next(), next());
     let is_enable = received == bytes.len() && request == SET_VRING_ENABLE && size == BODY_BYTES;
     let need_reply = header & NEED_REPLY != 0;
-    Ok(is_enable.then_some(Enable { ring, enable: switch == 1, need_reply }))
+    Ok(is_enable.then_some(Enable {
+        ring,
+        enable: switch == 1,
+        need_reply,
+    }))
 }
 
 #[cfg(test)]
@@ -79,7 +92,9 @@ mod tests {
     #[test]
     fn enable_is_taken_and_acknowledged() {
         let (daemon, mut engine) = UnixStream::pair().unwrap();
-        engine.write_all(&message([SET_VRING_ENABLE, VERSION | NEED_REPLY, 8, 1, 1])).unwrap();
+        engine
+            .write_all(&message([SET_VRING_ENABLE, VERSION | NEED_REPLY, 8, 1, 1]))
+            .unwrap();
         let taken = take_enable(&daemon).unwrap().unwrap();
         assert_eq!((taken.ring, taken.enable), (1, true));
         acknowledge(&daemon, taken).unwrap();

@@ -123,8 +123,15 @@ pub struct Policy {
 pub fn run(frontend: Frontend, policy: Policy, device: impl Device) -> Result<(), LaunchError> {
     let kicks_and_calls = device.queues() as u64 * 3;
     let descriptors = BASE_DESCRIPTORS + kicks_and_calls + policy.descriptors;
-    let limits = Limits { descriptors, threads: 0 };
-    let cell = Jail { root: policy.root, limits }.isolate()?;
+    let limits = Limits {
+        descriptors,
+        threads: 0,
+    };
+    let cell = Jail {
+        root: policy.root,
+        limits,
+    }
+    .isolate()?;
     if let Walls::WithoutNamespaces(refusal) = cell.walls() {
         tracing::warn!("no namespaces of its own: the kernel refused them ({refusal})");
     }

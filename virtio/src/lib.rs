@@ -19,6 +19,8 @@ mod ring;
 pub use self::chain::{Buffers, Chain};
 pub use self::daemon::{ServeError, Server, serve};
 pub use self::device::{Device, Guest};
-pub use self::memory::{MAX_VECTORS, Memory, MemoryError, read_at, read_some, write_at, write_some};
+pub use self::memory::{
+    MAX_VECTORS, Memory, MemoryError, read_at, read_some, write_at, write_some,
+};
 pub use self::poll::{Interest, Poll, Ready};
 pub use self::ring::{MAX_RING, Ring};

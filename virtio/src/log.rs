@@ -22,7 +22,10 @@ impl Budget {
     /// Returns a full budget.
     #[must_use]
     pub const fn new() -> Self {
-        Self { window: AtomicU64::new(0), used: AtomicU32::new(0) }
+        Self {
+            window: AtomicU64::new(0),
+            used: AtomicU32::new(0),
+        }
     }
 
     /// Takes one line at `seconds` since the start; returns whether it may be written.

@@ -3,7 +3,10 @@
 //! The files are closed as soon as they are mapped. A captured daemon can scribble over the guest, which it could
 //! do anyhow, but it has no descriptor through which to shrink the file and so kill the engine.
 
-#![expect(unsafe_code, reason = "UNSAFETY: maps guest memory and hands its addresses to readv and writev")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: maps guest memory and hands its addresses to readv and writev"
+)]
 
 use std::fs::File;
 use std::io;
@@ -85,21 +88,24 @@ impl Memory {
     pub(crate) fn new(table: Vec<(Place, File)>) -> Result<Self, MemoryError> {
         let mut memory = Self::default();
         for (place, file) in table {
-            memory.push(place, file)?;
+            memory.push(place, &file)?;
         }
         memory.rebuild()?;
         Ok(memory)
     }
 
     /// Maps one more region.
-    pub(crate) fn add(&mut self, place: Place, file: File) -> Result<(), MemoryError> {
+    pub(crate) fn add(&mut self, place: Place, file: &File) -> Result<(), MemoryError> {
         self.push(place, file)?;
         self.rebuild()
     }
 
     /// Unmaps the region that starts at `guest`.
     pub(crate) fn remove(&mut self, guest: u64) -> Result<(), MemoryError> {
-        let found = self.regions.iter().position(|region| region.place.guest == guest);
+        let found = self
+            .regions
+            .iter()
+            .position(|region| region.place.guest == guest);
         let index = found.ok_or(MemoryError::Unknown { guest })?;
         let gone = self.regions.remove(index);
         self.rebuild()?;
@@ -115,17 +121,20 @@ impl Memory {
 
     /// Translates an address in the front end's own address space, in which it names the rings.
     pub(crate) fn guest_address(&self, user: u64) -> Option<GuestAddress> {
-        self.regions.iter().map(|region| region.place).find_map(|place| {
-            let offset = user.checked_sub(place.user)?;
-            (offset < place.bytes).then(|| GuestAddress(place.guest + offset))
-        })
+        self.regions
+            .iter()
+            .map(|region| region.place)
+            .find_map(|place| {
+                let offset = user.checked_sub(place.user)?;
+                (offset < place.bytes).then(|| GuestAddress(place.guest + offset))
+            })
     }
 
-    fn push(&mut self, place: Place, file: File) -> Result<(), MemoryError> {
+    fn push(&mut self, place: Place, file: &File) -> Result<(), MemoryError> {
         if self.regions.len() == MAX_REGIONS {
             return Err(MemoryError::TooMany);
         }
-        let mapping = Mapping::new(place, &file)?;
+        let mapping = Mapping::new(place, file)?;
         self.regions.push(Region { place, mapping });
         Ok(())
     }
@@ -135,7 +144,10 @@ impl Memory {
         self.regions.sort_by_key(|region| region.place.guest);
         let mut views = Vec::with_capacity(self.regions.len());
         for Region { place, mapping } in &self.regions {
-            let impossible = MemoryError::Impossible { guest: place.guest, bytes: place.bytes };
+            let impossible = MemoryError::Impossible {
+                guest: place.guest,
+                bytes: place.bytes,
+            };
             let view = GuestRegionMmap::new(mapping.view(), GuestAddress(place.guest));
             views.push(view.ok_or(impossible)?);
         }
@@ -143,8 +155,10 @@ impl Memory {
         self.map = if views.is_empty() {
             GuestMemoryMmap::default()
         } else {
-            GuestMemoryMmap::from_regions(views)
-                .map_err(|_overlap| MemoryError::Impossible { guest: last, bytes: 0 })?
+            GuestMemoryMmap::from_regions(views).map_err(|_overlap| MemoryError::Impossible {
+                guest: last,
+                bytes: 0,
+            })?
         };
         Ok(())
     }
@@ -162,9 +176,17 @@ unsafe impl Send for Mapping {}
 
 impl Mapping {
     fn new(place: Place, file: &File) -> Result<Self, MemoryError> {
-        let Place { guest, bytes, offset, .. } = place;
+        let Place {
+            guest,
+            bytes,
+            offset,
+            ..
+        } = place;
         let impossible = || MemoryError::Impossible { guest, bytes };
-        let length = usize::try_from(bytes).ok().filter(|&length| length > 0).ok_or_else(impossible)?;
+        let length = usize::try_from(bytes)
+            .ok()
+            .filter(|&length| length > 0)
+            .ok_or_else(impossible)?;
         guest.checked_add(bytes).ok_or_else(impossible)?;
         place.user.checked_add(bytes).ok_or_else(impossible)?;
         let end = offset.checked_add(bytes).ok_or_else(impossible)?;
@@ -179,7 +201,10 @@ impl Mapping {
             unsafe { rustix::mm::mmap(ptr::null_mut(), length, protection, flags, file, offset) };
         let start = start.map_err(|errno| failed(errno.into()))?;
         let start = NonNull::new(start.cast()).ok_or_else(impossible)?;
-        Ok(Self { start, bytes: length })
+        Ok(Self {
+            start,
+            bytes: length,
+        })
     }
 
     /// Returns a view that does not own the mapping.

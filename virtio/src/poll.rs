@@ -41,7 +41,9 @@ impl Poll {
     /// # Errors
     /// The process has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
     }
 
     /// Reports `fd` under `token` from now on, until it is removed or closed.
@@ -58,13 +60,23 @@ impl Poll {
                     | epoll::EventFlags::ET
             }
         };
-        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags)?)
+        Ok(epoll::add(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(token),
+            flags,
+        )?)
     }
 
     /// Reports each write to the eventfd `fd` once, so that it need not be read.
     pub(crate) fn add_kick(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags)?)
+        Ok(epoll::add(
+            &self.epoll,
+            fd,
+            epoll::EventData::new_u64(token),
+            flags,
+        )?)
     }
 
     /// Stops reporting `fd`, which others may still have open.
@@ -77,7 +89,10 @@ impl Poll {
 
     /// Waits until something is ready, unless `only_look`, and puts it into `news`.
     pub(crate) fn wait(&self, news: &mut Vec<Ready>, only_look: bool) -> io::Result<()> {
-        const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+        const NOW: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let timeout = only_look.then_some(&NOW);
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout) {

@@ -27,8 +27,18 @@ pub struct Ring {
     call: Option<File>,
     error: Option<File>,
     enabled: bool,
-    started: bool,
-    broken: bool,
+    state: State,
+}
+
+/// What the front end and the ring's own contents allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The front end has not started it, or has stopped it.
+    Stopped,
+    /// It has its addresses and doorbells.
+    Started,
+    /// The driver broke the rules.
+    Broken,
 }
 
 impl Ring {
@@ -40,14 +50,13 @@ impl Ring {
             call: None,
             error: None,
             enabled: false,
-            started: false,
-            broken: false,
+            state: State::Stopped,
         }
     }
 
     /// Returns the next request, if there is one.
     pub fn pop<'m>(&mut self, memory: &'m Memory) -> Option<Chain<'m>> {
-        if self.broken {
+        if self.state == State::Broken {
             return None;
         }
         // Linux' drivers hand in direct chains up to the queue's size, and indirect ones up to the same.
@@ -87,7 +96,7 @@ impl Ring {
     /// Asks for a kick with the next request; returns true if one has come in already.
     pub fn listen(&mut self, memory: &Memory) -> bool {
         match self.queue.enable_notification(memory.map()) {
-            Ok(more) => more && !self.broken,
+            Ok(more) => more && self.state != State::Broken,
             Err(error) => {
                 self.fail::<()>(&error);
                 false
@@ -109,13 +118,16 @@ impl Ring {
     /// Returns whether requests may be taken.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.enabled && self.started && !self.broken
+        self.enabled && self.state == State::Started
     }
 
     /// Stops believing the ring and tells the front end.
     fn fail<T>(&mut self, error: &QueueError) -> Option<T> {
-        limited!(warn, "a ring was stopped because its driver broke the rules: {error}");
-        self.broken = true;
+        limited!(
+            warn,
+            "a ring was stopped because its driver broke the rules: {error}"
+        );
+        self.state = State::Broken;
         ring_bell(self.error.as_ref());
         None
     }
@@ -124,7 +136,9 @@ impl Ring {
 /// What the front end sets.
 impl Ring {
     pub(crate) fn set_size(&mut self, size: u32) -> bool {
-        let size = u16::try_from(size).ok().filter(|&size| size > 0 && size <= MAX_RING);
+        let size = u16::try_from(size)
+            .ok()
+            .filter(|&size| size > 0 && size <= MAX_RING);
         size.is_some_and(|size| self.queue.try_set_size(size).is_ok())
     }
 
@@ -171,25 +185,27 @@ impl Ring {
 
     /// Starts a ring that has its size, addresses and base; returns false if they make no ring.
     pub(crate) fn start(&mut self, memory: &Memory) -> bool {
-        self.broken = false;
         self.queue.set_ready(true);
-        self.started = self.queue.is_valid(memory.map());
+        if !self.queue.is_valid(memory.map()) {
+            return false;
+        }
         // After a daemon's restart the device's own place in the used ring is only known there.
-        if self.started && let Ok(used) = self.queue.used_idx(memory.map(), Ordering::Acquire) {
+        if let Ok(used) = self.queue.used_idx(memory.map(), Ordering::Acquire) {
             self.queue.set_next_used(used.0);
         }
-        self.started
+        self.state = State::Started;
+        true
     }
 
     /// Stops the ring; its base is what a later start goes on from.
     pub(crate) fn stop(&mut self) {
-        self.started = false;
+        self.state = State::Stopped;
         self.queue.set_ready(false);
         self.call = None;
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        self.started
+        self.state != State::Stopped
     }
 }
 

@@ -33,9 +33,11 @@ pub(crate) struct DeviceArgs {
 
 /// Runs the daemon until its front end has gone; prints why it could not.
 pub(crate) fn run(args: &DeviceArgs) -> ExitCode {
-    let outcome = read_message(args).map_err(|error| (WRONG_MESSAGE, error)).and_then(|message| {
-        start(message).map_err(|error| (error.exit_code(), anyhow::Error::new(error)))
-    });
+    let outcome = read_message(args)
+        .map_err(|error| (WRONG_MESSAGE, error))
+        .and_then(|message| {
+            start(message).map_err(|error| (error.exit_code(), anyhow::Error::new(error)))
+        });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
@@ -51,7 +53,11 @@ fn read_message(args: &DeviceArgs) -> anyhow::Result<DeviceMessage> {
         .context("cannot use the descriptor of the device specification")?;
     let message = DeviceMessage::read(File::from(source))?;
     if message.device.kind() != args.kind {
-        bail!("the specification is for device {}, not {}", message.device.kind(), args.kind);
+        bail!(
+            "the specification is for device {}, not {}",
+            message.device.kind(),
+            args.kind
+        );
     }
     let named: Vec<i32> = message.descriptors().iter().map(|fd| fd.0).collect();
     sys::inherited::close_all_but(&named).context("cannot close descriptors that are not named")?;
@@ -80,14 +86,18 @@ fn start(message: DeviceMessage) -> Result<(), LaunchError> {
         }
         DeviceSpec::Block(block) => {
             let BlockFormat::Raw = block.format;
-            let access = if block.read_only { Kind::Readable } else { Kind::Writable };
+            let access = if block.read_only {
+                Kind::Readable
+            } else {
+                Kind::Writable
+            };
             let image = File::from(launch::take(block.image, access)?);
             let options = Options {
                 read_only: block.read_only,
                 serial: block.serial,
                 queues: block.queues,
             };
-            let device = Block::new(image, options);
+            let device = Block::new(image, &options);
             let device = device.map_err(|error| LaunchError::Device(error.into()))?;
             launch::run(frontend, device_block::policy(), device)
         }

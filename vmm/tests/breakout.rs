@@ -4,7 +4,15 @@
 //! attempt must be refused by the others; behind it, it must be killed. An attempt that succeeds exits with
 //! [`ESCAPED`]. The same program checks that an empty attempt survives, so that a jail which kills everything fails.
 
-#![expect(unsafe_code, reason = "UNSAFETY: attempts are raw system calls, made in a process that is thrown away")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot be set up fails where it stands"
+)]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: attempts are raw system calls, made in a process that is thrown away"
+)]
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -36,56 +44,136 @@ const POLICIES: &[&str] = &["rng", "vsock", "block", "net"];
 /// What is tried behind the namespaces, Landlock and lost capabilities, but with every system call.
 const BEFORE_SECCOMP: &[(&str, fn(&Outside) -> bool)] = &[
     ("open a host file", |_| File::open("/etc/passwd").is_ok()),
-    ("open a process's memory", |_| File::open("/proc/self/mem").is_ok()),
+    ("open a process's memory", |_| {
+        File::open("/proc/self/mem").is_ok()
+    }),
     ("create a file", |_| File::create("/escaped").is_ok()),
-    ("walk up from the root", |_| File::open("../../../../etc/passwd").is_ok()),
+    ("walk up from the root", |_| {
+        File::open("../../../../etc/passwd").is_ok()
+    }),
     ("walk up from a descriptor", |_| (3..64).any(opens_above)),
-    ("connect to the host's loopback", |outside| TcpStream::connect(("127.0.0.1", outside.tcp)).is_ok()),
+    ("connect to the host's loopback", |outside| {
+        TcpStream::connect(("127.0.0.1", outside.tcp)).is_ok()
+    }),
     ("connect to an abstract socket", |outside| {
         let name = SocketAddr::from_abstract_name(&outside.abstract_name).unwrap();
         UnixStream::connect_addr(&name).is_ok()
     }),
-    ("connect to a host socket next to its directory", |_| UnixStream::connect("../socket").is_ok()),
-    ("connect to a host socket by path", |outside| UnixStream::connect(&outside.path).is_ok()),
+    ("connect to a host socket next to its directory", |_| {
+        UnixStream::connect("../socket").is_ok()
+    }),
+    ("connect to a host socket by path", |outside| {
+        UnixStream::connect(&outside.path).is_ok()
+    }),
     ("signal its parent", |outside| {
         let parent = rustix::process::Pid::from_raw(outside.pid).unwrap();
         rustix::process::test_kill_process(parent).is_ok()
     }),
-    ("mount", |_| call(libc::SYS_mount, [c"none".as_ptr() as usize, c"/".as_ptr() as usize, c"tmpfs".as_ptr() as usize, 0, 0]) == 0),
-    ("make namespaces", |_| call(libc::SYS_unshare, [libc::CLONE_NEWNS as usize, 0, 0, 0, 0]) == 0),
-    ("become root", |_| call(libc::SYS_setuid, [77, 0, 0, 0, 0]) == 0),
+    ("mount", |_| {
+        call(
+            libc::SYS_mount,
+            [
+                c"none".as_ptr() as usize,
+                c"/".as_ptr() as usize,
+                c"tmpfs".as_ptr() as usize,
+                0,
+                0,
+            ],
+        ) == 0
+    }),
+    ("make namespaces", |_| {
+        call(libc::SYS_unshare, [libc::CLONE_NEWNS as usize, 0, 0, 0, 0]) == 0
+    }),
+    ("become root", |_| {
+        call(libc::SYS_setuid, [77, 0, 0, 0, 0]) == 0
+    }),
 ];
 
 /// What is tried behind every wall.
 const BEHIND_SECCOMP: &[(&str, fn(&Outside) -> bool)] = &[
     ("open", |_| File::open("/").is_ok()),
     ("openat2", |_| call(libc::SYS_openat2, [0; 5]) >= 0),
-    ("fork", |_| call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0, 0, 0]) >= 0),
+    ("fork", |_| {
+        call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0, 0, 0]) >= 0
+    }),
     ("fork by clone3", |_| call(libc::SYS_clone3, [0; 5]) >= 0),
     ("vfork", |_| call(libc::SYS_vfork, [0; 5]) >= 0),
-    ("execute", |_| call(libc::SYS_execve, [c"/proc/self/exe".as_ptr() as usize, 0, 0, 0, 0]) >= 0),
-    ("trace", |_| call(libc::SYS_ptrace, [libc::PTRACE_TRACEME as usize, 0, 0, 0, 0]) >= 0),
-    ("read another process's memory", |outside| {
-        call(libc::SYS_process_vm_readv, [outside.pid as usize, 0, 0, 0, 0]) >= 0
+    ("execute", |_| {
+        call(
+            libc::SYS_execve,
+            [c"/proc/self/exe".as_ptr() as usize, 0, 0, 0, 0],
+        ) >= 0
     }),
-    ("make an internet socket", |_| call(libc::SYS_socket, [libc::AF_INET as usize, libc::SOCK_STREAM as usize, 0, 0, 0]) >= 0),
-    ("make a netlink socket", |_| call(libc::SYS_socket, [libc::AF_NETLINK as usize, libc::SOCK_RAW as usize, 0, 0, 0]) >= 0),
-    ("shrink guest memory", |outside| call(libc::SYS_ftruncate, [outside.memory.as_raw_fd() as usize, 0, 0, 0, 0]) == 0),
+    ("trace", |_| {
+        call(
+            libc::SYS_ptrace,
+            [libc::PTRACE_TRACEME as usize, 0, 0, 0, 0],
+        ) >= 0
+    }),
+    ("read another process's memory", |outside| {
+        call(
+            libc::SYS_process_vm_readv,
+            [outside.pid as usize, 0, 0, 0, 0],
+        ) >= 0
+    }),
+    ("make an internet socket", |_| {
+        call(
+            libc::SYS_socket,
+            [libc::AF_INET as usize, libc::SOCK_STREAM as usize, 0, 0, 0],
+        ) >= 0
+    }),
+    ("make a netlink socket", |_| {
+        call(
+            libc::SYS_socket,
+            [libc::AF_NETLINK as usize, libc::SOCK_RAW as usize, 0, 0, 0],
+        ) >= 0
+    }),
+    ("shrink guest memory", |outside| {
+        call(
+            libc::SYS_ftruncate,
+            [outside.memory.as_raw_fd() as usize, 0, 0, 0, 0],
+        ) == 0
+    }),
     ("map executable memory", |_| {
         let protection = (libc::PROT_READ | libc::PROT_EXEC) as usize;
-        call(libc::SYS_mmap, [0, 4096, protection, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize, usize::MAX]) != -1
+        call(
+            libc::SYS_mmap,
+            [
+                0,
+                4096,
+                protection,
+                (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize,
+                usize::MAX,
+            ],
+        ) != -1
     }),
-    ("make memory executable", |_| call(libc::SYS_mprotect, [0, 0, libc::PROT_EXEC as usize, 0, 0]) == 0),
-    ("set io_uring up", |_| call(libc::SYS_io_uring_setup, [1, 0, 0, 0, 0]) >= 0),
-    ("register with io_uring", |_| call(libc::SYS_io_uring_register, [0; 5]) >= 0),
+    ("make memory executable", |_| {
+        call(libc::SYS_mprotect, [0, 0, libc::PROT_EXEC as usize, 0, 0]) == 0
+    }),
+    ("set io_uring up", |_| {
+        call(libc::SYS_io_uring_setup, [1, 0, 0, 0, 0]) >= 0
+    }),
+    ("register with io_uring", |_| {
+        call(libc::SYS_io_uring_register, [0; 5]) >= 0
+    }),
     ("load bpf", |_| call(libc::SYS_bpf, [0; 5]) >= 0),
-    ("catch page faults", |_| call(libc::SYS_userfaultfd, [0; 5]) >= 0),
+    ("catch page faults", |_| {
+        call(libc::SYS_userfaultfd, [0; 5]) >= 0
+    }),
     ("signal", |_| call(libc::SYS_kill, [1, 0, 0, 0, 0]) >= 0),
-    ("ioctl", |_| call(libc::SYS_ioctl, [2, libc::TIOCSTI as usize, 0, 0, 0]) >= 0),
-    ("raise its limits", |_| call(libc::SYS_prlimit64, [0; 5]) >= 0),
+    ("ioctl", |_| {
+        call(libc::SYS_ioctl, [2, libc::TIOCSTI as usize, 0, 0, 0]) >= 0
+    }),
+    ("raise its limits", |_| {
+        call(libc::SYS_prlimit64, [0; 5]) >= 0
+    }),
     ("loosen seccomp", |_| call(libc::SYS_seccomp, [0; 5]) >= 0),
-    ("change its root", |_| call(libc::SYS_chroot, [c"/".as_ptr() as usize, 0, 0, 0, 0]) >= 0),
-    ("go into other namespaces", |_| call(libc::SYS_setns, [0; 5]) >= 0),
+    ("change its root", |_| {
+        call(libc::SYS_chroot, [c"/".as_ptr() as usize, 0, 0, 0, 0]) >= 0
+    }),
+    ("go into other namespaces", |_| {
+        call(libc::SYS_setns, [0; 5]) >= 0
+    }),
 ];
 
 /// What there would be to find on the host.
@@ -116,8 +204,15 @@ fn main() -> ExitCode {
 
 /// Enters a jail and makes one attempt there.
 fn attempt(policy: &str, stage: &str, number: usize, outside: &Outside) -> ExitCode {
-    let Policy { root, descriptors, allowed } = policy_of(policy, outside);
-    let limits = Limits { descriptors: 64 + descriptors, threads: 0 };
+    let Policy {
+        root,
+        descriptors,
+        allowed,
+    } = policy_of(policy, outside);
+    let limits = Limits {
+        descriptors: 64 + descriptors,
+        threads: 0,
+    };
     let cell = Jail { root, limits }.isolate().unwrap();
     if stage == "before" {
         if matches!(cell.walls(), Walls::WithoutNamespaces(_)) {
@@ -152,7 +247,8 @@ fn policy_of(name: &str, outside: &Outside) -> Policy {
 fn try_all() -> ExitCode {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("testudo-breakout-{}", std::process::id());
-    let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let _abstract =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     std::fs::create_dir(directory.path().join(HYBRID)).unwrap();
@@ -161,11 +257,23 @@ fn try_all() -> ExitCode {
         let pid = std::process::id().to_string();
         let port = tcp.local_addr().unwrap().port().to_string();
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["attempt", policy, stage, &number.to_string(), &pid, &port, &name]).arg(&path);
+        child
+            .args([
+                "attempt",
+                policy,
+                stage,
+                &number.to_string(),
+                &pid,
+                &port,
+                &name,
+            ])
+            .arg(&path);
         child.stderr(std::process::Stdio::null());
         let status = child.status().unwrap();
         // Without namespaces there is no keeper, and the signal is seen as it is.
-        status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+        status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal))
     };
     let mut wrong = Vec::new();
     let mut made = 0;
@@ -173,7 +281,9 @@ fn try_all() -> ExitCode {
         let mut check = |what: &str, got: Option<i32>, wanted: &[i32]| {
             made += 1;
             if !got.is_some_and(|code| wanted.contains(&code)) {
-                wrong.push(format!("{policy}: {what}: exit {got:?}, wanted one of {wanted:?}"));
+                wrong.push(format!(
+                    "{policy}: {what}: exit {got:?}, wanted one of {wanted:?}"
+                ));
             }
         };
         check("do nothing", run(policy, "nothing", 0), &[0]);
@@ -185,16 +295,30 @@ fn try_all() -> ExitCode {
             check(what, run(policy, "behind", number), &[KILLED]);
         }
     }
-    println!("{made} attempts on {} jails, {} went wrong", POLICIES.len(), wrong.len());
+    println!(
+        "{made} attempts on {} jails, {} went wrong",
+        POLICIES.len(),
+        wrong.len()
+    );
     wrong.iter().for_each(|line| println!("{line}"));
-    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if wrong.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Returns whether `..` from descriptor `number` leads to a place with a file that can be opened.
 fn opens_above(number: i32) -> bool {
     // SAFETY: the number is only used for calls that fail if it is not open, and never closed.
     let directory = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
-    rustix::fs::openat(&*directory, "../../../../../etc/passwd", OFlags::RDONLY, Mode::empty()).is_ok()
+    rustix::fs::openat(
+        &*directory,
+        "../../../../../etc/passwd",
+        OFlags::RDONLY,
+        Mode::empty(),
+    )
+    .is_ok()
 }
 
 /// Makes a raw system call; a sixth argument is never needed.

@@ -1,5 +1,10 @@
 //! `crosvm device`, the program: every device does its work inside its jail, and every wrong start ends in one line.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up fails where it stands"
+)]
+
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -34,8 +39,15 @@ fn start(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> Child {
 /// is the reason for.
 fn end(mut child: Child) -> (i32, String) {
     let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    let lines = log.lines().filter(|line| !line.contains("no namespaces of its own"));
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    let lines = log
+        .lines()
+        .filter(|line| !line.contains("no namespaces of its own"));
     let log = lines.map(|line| format!("{line}\n")).collect();
     (child.wait().unwrap().code().unwrap(), log)
 }
@@ -47,13 +59,24 @@ fn refused(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> (i32, String
 }
 
 fn drive(socket: UnixStream, queues: usize) -> Driver {
-    Driver::new(socket, Wishes { queues, size: 64, features: u64::MAX })
+    Driver::new(
+        socket,
+        Wishes {
+            queues,
+            size: 64,
+            features: u64::MAX,
+        },
+    )
 }
 
 #[test]
 fn rng_fills_and_ends_with_its_engine() {
     let (front, back) = UnixStream::pair().unwrap();
-    let child = start("rng", r#"{"vhost":{"connected":$0},"device":"rng"}"#, vec![back.into()]);
+    let child = start(
+        "rng",
+        r#"{"vhost":{"connected":$0},"device":"rng"}"#,
+        vec![back.into()],
+    );
     let mut driver = drive(front, 1);
     let ring = &mut driver.rings[0];
     let room = ring.room(64);
@@ -69,7 +92,11 @@ fn rng_fills_and_ends_with_its_engine() {
 fn daemon_serves_who_connects_to_its_listener() {
     let directory = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(directory.path().join("s")).unwrap();
-    let child = start("rng", r#"{"vhost":{"listening":$0},"device":"rng"}"#, vec![listener.into()]);
+    let child = start(
+        "rng",
+        r#"{"vhost":{"listening":$0},"device":"rng"}"#,
+        vec![listener.into()],
+    );
     let path = directory.path().join("s");
     let mut driver = drive(UnixStream::connect(&path).unwrap(), 1);
     let ring = &mut driver.rings[0];
@@ -80,7 +107,10 @@ fn daemon_serves_who_connects_to_its_listener() {
     // The keeper lets go of the listener in its own time.
     let deadline = Instant::now() + Duration::from_secs(10);
     while UnixStream::connect(&path).is_ok() {
-        assert!(Instant::now() < deadline, "the door stays open behind the engine");
+        assert!(
+            Instant::now() < deadline,
+            "the door stays open behind the engine"
+        );
     }
     drop(driver);
     assert_eq!(end(child).0, 0);
@@ -95,8 +125,7 @@ fn vsock_connects_both_ways_in_its_jail() {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(CWD, directory.path(), flags, Mode::empty()).unwrap();
     let (front, back) = UnixStream::pair().unwrap();
-    let message =
-        r#"{"vhost":{"connected":$0},"device":{"vsock":{"listener":$1,"directory":$2,"guest_cid":3}}}"#;
+    let message = r#"{"vhost":{"connected":$0},"device":{"vsock":{"listener":$1,"directory":$2,"guest_cid":3}}}"#;
     let child = start("vsock", message, vec![back.into(), listener.into(), opened]);
     let mut driver = drive(front, 3);
     let rooms: Vec<Piece> = (0..4).map(|_| driver.rings[0].room(4096)).collect();
@@ -110,8 +139,16 @@ fn vsock_connects_both_ways_in_its_jail() {
     assert_eq!(request[20..24], 8888_u32.to_le_bytes());
     // The same header the other way round is the guest's answer; then the guest connects out.
     let packet = |guest_port: &[u8], host_port: &[u8], operation: u8| {
-        let start: [&[u8]; 4] = [&3_u64.to_le_bytes(), &2_u64.to_le_bytes(), guest_port, host_port];
-        let rest: [&[u8]; 2] = [&[0, 0, 0, 0, 1, 0, operation, 0, 0, 0, 0, 0], &[0, 0, 1, 0, 0, 0, 0, 0]];
+        let start: [&[u8]; 4] = [
+            &3_u64.to_le_bytes(),
+            &2_u64.to_le_bytes(),
+            guest_port,
+            host_port,
+        ];
+        let rest: [&[u8]; 2] = [
+            &[0, 0, 0, 0, 1, 0, operation, 0, 0, 0, 0, 0],
+            &[0, 0, 1, 0, 0, 0, 0, 0],
+        ];
         [start.concat(), rest.concat()].concat()
     };
     let answer = packet(&request[20..24], &request[16..20], 2);
@@ -127,7 +164,11 @@ fn vsock_connects_both_ways_in_its_jail() {
     assert_eq!(&line, b"OK ");
     service.accept().unwrap();
     assert_eq!(driver.rings[0].wait().1, 44);
-    assert_eq!(driver.rings[0].read(rooms[1].address + 30, 2), [2, 0], "the guest's call is answered");
+    assert_eq!(
+        driver.rings[0].read(rooms[1].address + 30, 2),
+        [2, 0],
+        "the guest's call is answered"
+    );
     drop(driver);
     assert_eq!(end(child), (0, String::new()));
 }
@@ -143,7 +184,9 @@ fn net_carries_frames_in_its_jail() {
     driver.rings[1].offer(&[out]).unwrap();
     driver.rings[1].kick();
     let mut frame = [0; 64];
-    passt.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    passt
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     passt.read_exact(&mut frame).unwrap();
     assert_eq!(frame[4..], [6; 60]);
     let room = driver.rings[0].room(2048);
@@ -163,7 +206,8 @@ fn block_does_every_request_in_its_jail() {
     let image = tempfile::tempfile().unwrap();
     image.set_len(1 << 20).unwrap();
     let (front, back) = UnixStream::pair().unwrap();
-    let message = r#"{"vhost":{"connected":$0},"device":{"block":{"image":$1,"serial":"s","queues":2}}}"#;
+    let message =
+        r#"{"vhost":{"connected":$0},"device":{"block":{"image":$1,"serial":"s","queues":2}}}"#;
     let descriptors = vec![back.into(), image.try_clone().unwrap().into()];
     let child = start("block", message, descriptors);
     let mut driver = drive(front, 2);
@@ -195,11 +239,21 @@ fn block_does_every_request_in_its_jail() {
 #[test]
 fn wrong_descriptor_is_named() {
     let file = tempfile::tempfile().unwrap();
-    let (code, log) =
-        refused("rng", r#"{"vhost":{"connected":$0},"device":"rng"}"#, vec![file.into()]);
+    let (code, log) = refused(
+        "rng",
+        r#"{"vhost":{"connected":$0},"device":"rng"}"#,
+        vec![file.into()],
+    );
     assert_eq!(code, 2);
-    assert!(log.contains("is not a connected Unix stream socket"), "{log}");
-    let (code, log) = refused("rng", r#"{"vhost":{"connected":900},"device":"rng"}"#, vec![]);
+    assert!(
+        log.contains("is not a connected Unix stream socket"),
+        "{log}"
+    );
+    let (code, log) = refused(
+        "rng",
+        r#"{"vhost":{"connected":900},"device":"rng"}"#,
+        vec![],
+    );
     assert_eq!(code, 2);
     assert!(log.contains("cannot inspect descriptor 900"), "{log}");
 }
@@ -207,16 +261,35 @@ fn wrong_descriptor_is_named() {
 #[test]
 fn wrong_message_is_explained() {
     let (code, log) = refused("rng", "{", vec![]);
-    assert_eq!((code, log.contains("cannot understand the device specification")), (2, true), "{log}");
+    assert_eq!(
+        (
+            code,
+            log.contains("cannot understand the device specification")
+        ),
+        (2, true),
+        "{log}"
+    );
     let (code, log) = refused("net", r#"{"vhost":{"connected":9},"device":"rng"}"#, vec![]);
-    assert_eq!((code, log.contains("is for device rng, not net")), (2, true), "{log}");
+    assert_eq!(
+        (code, log.contains("is for device rng, not net")),
+        (2, true),
+        "{log}"
+    );
 }
 
 #[test]
 fn front_end_that_breaks_the_protocol_ends_the_daemon() {
     let (mut front, back) = UnixStream::pair().unwrap();
-    let child = start("rng", r#"{"vhost":{"connected":$0},"device":"rng"}"#, vec![back.into()]);
+    let child = start(
+        "rng",
+        r#"{"vhost":{"connected":$0},"device":"rng"}"#,
+        vec![back.into()],
+    );
     front.write_all(&[0xff; 12]).unwrap();
     let (code, log) = end(child);
-    assert_eq!((code, log.contains("cannot serve the front end's request")), (1, true), "{log}");
+    assert_eq!(
+        (code, log.contains("cannot serve the front end's request")),
+        (1, true),
+        "{log}"
+    );
 }

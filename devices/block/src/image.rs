@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use virtio::{Buffers, read_at, write_at};
 
 /// Bytes written at a time where the file system cannot make zeroes by itself.
-const ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// An image, open for as much as the disk allows.
 #[derive(Debug)]

@@ -17,5 +17,9 @@ const ALLOWED: &[Allowed] = &[
 /// Returns the daemon's jail.
 #[must_use]
 pub fn policy() -> Policy {
-    Policy { root: Root::Empty, descriptors: 1, allowed: ALLOWED }
+    Policy {
+        root: Root::Empty,
+        descriptors: 1,
+        allowed: ALLOWED,
+    }
 }

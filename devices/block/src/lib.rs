@@ -67,15 +67,25 @@ impl Block {
     ///
     /// # Errors
     /// The size of the image cannot be found.
-    pub fn new(image: File, options: Options) -> io::Result<Self> {
+    pub fn new(image: File, options: &Options) -> io::Result<Self> {
         let mut serial = [0; SERIAL];
         for (byte, given) in serial.iter_mut().zip(options.serial.bytes()) {
             *byte = given;
         }
         let image = Image::new(image);
         let read_only = options.read_only;
-        let disk = Disk { image, sectors: 0, serial, read_only, write_through: false };
-        let mut block = Self { disk, queues: options.queues, config: [0; CONFIG] };
+        let disk = Disk {
+            image,
+            sectors: 0,
+            serial,
+            read_only,
+            write_through: false,
+        };
+        let mut block = Self {
+            disk,
+            queues: options.queues,
+            config: [0; CONFIG],
+        };
         block.measure()?;
         Ok(block)
     }
@@ -104,10 +114,14 @@ impl Block {
     /// Serves one queue for a while; returns whether there may be more.
     fn serve(&mut self, queue: usize, guest: &mut Guest<'_>) -> bool {
         let memory = guest.memory;
-        let Some(ring) = guest.ring(queue) else { return false };
+        let Some(ring) = guest.ring(queue) else {
+            return false;
+        };
         ring.mute(memory);
         for _ in 0..REQUESTS {
-            let Some(request) = ring.pop(memory) else { break };
+            let Some(request) = ring.pop(memory) else {
+                break;
+            };
             let written = request::serve(&request, &mut self.disk).unwrap_or(0);
             ring.push(memory, request.head, written);
         }

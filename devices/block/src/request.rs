@@ -65,7 +65,11 @@ pub(crate) fn serve(request: &Chain<'_>, disk: &mut Disk) -> Option<u32> {
     let status = u8::try_from(status).expect("a status is one byte");
     request.writable.write(room, &[status]);
     // The status is the last byte, so all before it counts as written.
-    let all = if written == room { written.saturating_add(1) } else { request.writable.len() };
+    let all = if written == room {
+        written.saturating_add(1)
+    } else {
+        request.writable.len()
+    };
     u32::try_from(all).ok()
 }
 
@@ -77,7 +81,8 @@ fn act(request: &Chain<'_>, room: usize, disk: &mut Disk) -> Result<usize, Failu
     match kind {
         VIRTIO_BLK_T_IN => {
             let target = request.writable.part(0, room);
-            disk.image.read(&target, disk.place(sector, target.len() as u64)?)?;
+            disk.image
+                .read(&target, disk.place(sector, target.len() as u64)?)?;
             Ok(room)
         }
         VIRTIO_BLK_T_OUT => {
@@ -123,15 +128,28 @@ fn ranges(data: &Buffers<'_>) -> Result<Vec<Range>, Failure> {
     let field = |start: usize| data.read_array::<4>(start).map(u32::from_le_bytes);
     let range = |start: usize| {
         let sector = u64::from_le_bytes(data.read_array(start)?);
-        let (sectors, flags) = (field(start.saturating_add(8))?, field(start.saturating_add(12))?);
-        Some(Range { sector, sectors, flags })
+        let (sectors, flags) = (
+            field(start.saturating_add(8))?,
+            field(start.saturating_add(12))?,
+        );
+        Some(Range {
+            sector,
+            sectors,
+            flags,
+        })
     };
-    (0..count).map(|index| range(index.saturating_mul(RANGE)).ok_or(Failure::Refused)).collect()
+    (0..count)
+        .map(|index| range(index.saturating_mul(RANGE)).ok_or(Failure::Refused))
+        .collect()
 }
 
 /// Discards or zeroes one range.
 fn clear(range: Range, kind: u32, disk: &Disk) -> Result<(), Failure> {
-    let Range { sector, sectors, flags } = range;
+    let Range {
+        sector,
+        sectors,
+        flags,
+    } = range;
     let may_unmap = kind == VIRTIO_BLK_T_WRITE_ZEROES;
     // A discard has no flag, and nothing has an unknown one (virtio 1.3 §5.2.6.2).
     if flags & !UNMAP != 0 || (flags & UNMAP != 0 && !may_unmap) {
@@ -159,15 +177,27 @@ impl Disk {
         let offset = sector.checked_mul(SECTOR).ok_or(Failure::Refused)?;
         let end = offset.checked_add(bytes).ok_or(Failure::Refused)?;
         let inside = end <= self.sectors.saturating_mul(SECTOR) && bytes.is_multiple_of(SECTOR);
-        if inside { Ok(offset) } else { Err(Failure::Refused) }
+        if inside {
+            Ok(offset)
+        } else {
+            Err(Failure::Refused)
+        }
     }
 
     fn place_to_write(&self, sector: u64, bytes: u64) -> Result<u64, Failure> {
-        if self.read_only { Err(Failure::Refused) } else { self.place(sector, bytes) }
+        if self.read_only {
+            Err(Failure::Refused)
+        } else {
+            self.place(sector, bytes)
+        }
     }
 
     /// Makes a write durable at once for a driver that cannot flush (virtio 1.3 §5.2.6.2).
     fn settle(&self) -> Result<(), Failure> {
-        if self.write_through { Ok(self.image.flush()?) } else { Ok(()) }
+        if self.write_through {
+            Ok(self.image.flush()?)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -82,7 +82,10 @@ impl Net {
         config[10..].copy_from_slice(&mtu.unwrap_or(0).to_le_bytes());
         Ok(Self {
             stream: Some(Stream::new(socket)?),
-            readiness: Readiness { readable: true, writable: true },
+            readiness: Readiness {
+                readable: true,
+                writable: true,
+            },
             config,
             features,
             merges_buffers: false,
@@ -91,7 +94,9 @@ impl Net {
 
     /// Works in both directions until there is nothing left, or for long enough.
     fn work(&mut self, guest: &mut Guest<'_>) {
-        let outcome = self.receive(guest).and_then(|more_in| Ok(self.transmit(guest)? || more_in));
+        let outcome = self
+            .receive(guest)
+            .and_then(|more_in| Ok(self.transmit(guest)? || more_in));
         match outcome {
             Ok(true) => guest.put_off(),
             Ok(false) => {}
@@ -108,8 +113,12 @@ impl Net {
     /// Gives the guest what passt has sent; returns whether there may be more.
     fn receive(&mut self, guest: &mut Guest<'_>) -> Result<bool, Cut> {
         let memory = guest.memory;
-        let Some(stream) = &mut self.stream else { return Ok(false) };
-        let Some(ring) = guest.ring(RECEIVE) else { return Ok(false) };
+        let Some(stream) = &mut self.stream else {
+            return Ok(false);
+        };
+        let Some(ring) = guest.ring(RECEIVE) else {
+            return Ok(false);
+        };
         ring.mute(memory);
         for _ in 0..ROUNDS {
             while let Some(frame) = stream.frame()? {
@@ -136,7 +145,9 @@ impl Net {
     /// Sends what the guest has offered; returns whether there may be more.
     fn transmit(&mut self, guest: &mut Guest<'_>) -> Result<bool, Cut> {
         let memory = guest.memory;
-        let Some(ring) = guest.ring(TRANSMIT) else { return Ok(false) };
+        let Some(ring) = guest.ring(TRANSMIT) else {
+            return Ok(false);
+        };
         if let Some(stream) = &mut self.stream
             && (!self.readiness.writable || stream.flush()? == Outcome::Full)
         {
@@ -214,7 +225,11 @@ fn deliver(frame: &[u8], merge: bool, ring: &mut Ring, memory: &Memory) -> bool 
     let mut room = 0_usize;
     while room < wanted {
         if !merge && !buffers.is_empty() {
-            limited!(warn, "a frame of {} bytes does not fit into the guest's buffer", frame.len());
+            limited!(
+                warn,
+                "a frame of {} bytes does not fit into the guest's buffer",
+                frame.len()
+            );
             ring.unpop();
             return true;
         }
@@ -230,7 +245,11 @@ fn deliver(frame: &[u8], merge: bool, ring: &mut Ring, memory: &Memory) -> bool 
     header[NUM_BUFFERS..].copy_from_slice(&count.to_le_bytes());
     let mut rest = frame;
     for (position, buffer) in buffers.iter().enumerate() {
-        let start = if position == 0 { buffer.writable.write(0, &header) } else { 0 };
+        let start = if position == 0 {
+            buffer.writable.write(0, &header)
+        } else {
+            0
+        };
         let copied = buffer.writable.write(start, rest);
         rest = rest.get(copied..).unwrap_or_default();
         let written = u32::try_from(start.saturating_add(copied)).unwrap_or(u32::MAX);
@@ -244,10 +263,14 @@ fn take_frames<'m>(ring: &mut Ring, memory: &'m Memory) -> (Vec<u16>, Vec<Buffer
     let (mut heads, mut frames) = (Vec::new(), Vec::new());
     let mut slices = 0_usize;
     while heads.len() < BATCH {
-        let Some(request) = ring.pop(memory) else { break };
+        let Some(request) = ring.pop(memory) else {
+            break;
+        };
         let frame = request.readable.part(HEADER, MAX_FRAME.saturating_add(1));
         // Each frame has its length as one more slice.
-        slices = slices.saturating_add(frame.slices().len()).saturating_add(1);
+        slices = slices
+            .saturating_add(frame.slices().len())
+            .saturating_add(1);
         if slices > virtio::MAX_VECTORS && !heads.is_empty() {
             ring.unpop();
             break;
@@ -256,7 +279,11 @@ fn take_frames<'m>(ring: &mut Ring, memory: &'m Memory) -> (Vec<u16>, Vec<Buffer
         if (MIN_FRAME..=MAX_FRAME).contains(&frame.len()) {
             frames.push(frame);
         } else {
-            limited!(warn, "the guest sent a frame of {} bytes, which is no frame", frame.len());
+            limited!(
+                warn,
+                "the guest sent a frame of {} bytes, which is no frame",
+                frame.len()
+            );
         }
     }
     (heads, frames)

@@ -57,7 +57,12 @@ impl Stream {
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let inbox = vec![0; INBOX].into_boxed_slice();
-        Ok(Self { socket, inbox, unread: 0..0, unsent: Vec::new() })
+        Ok(Self {
+            socket,
+            inbox,
+            unread: 0..0,
+            unsent: Vec::new(),
+        })
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {
@@ -67,7 +72,9 @@ impl Stream {
     /// Returns the next whole frame that was read.
     pub(crate) fn frame(&self) -> Result<Option<&[u8]>, Cut> {
         let bytes = self.inbox.get(self.unread.clone()).unwrap_or_default();
-        let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else { return Ok(None) };
+        let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes(*length) as usize;
         if length > MAX_FRAME {
             return Err(Cut::Impossible(length));
@@ -77,7 +84,11 @@ impl Stream {
 
     /// Forgets a frame of `length` bytes that [`Stream::frame`] returned.
     pub(crate) fn forget_frame(&mut self, length: usize) {
-        self.unread.start = self.unread.start.saturating_add(LENGTH).saturating_add(length);
+        self.unread.start = self
+            .unread
+            .start
+            .saturating_add(LENGTH)
+            .saturating_add(length);
     }
 
     /// Reads more, after every whole frame was forgotten; returns whether there was any.
@@ -122,7 +133,11 @@ impl Stream {
                 rest.copy_to(self.unsent.get_mut(start..).unwrap_or_default());
             }
         }
-        Ok(if self.unsent.is_empty() { Outcome::Sent } else { Outcome::Full })
+        Ok(if self.unsent.is_empty() {
+            Outcome::Sent
+        } else {
+            Outcome::Full
+        })
     }
 
     /// Sends what was kept.

@@ -1,5 +1,10 @@
 //! The network card driven as a guest drives it, with passt's stream protocol at the other end.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up fails where it stands"
+)]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
@@ -23,20 +28,33 @@ struct Card {
 
 fn card(features: u64) -> Card {
     let (socket, passt) = UnixStream::pair().unwrap();
-    passt.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    passt
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let device = Net::new(socket, MAC, Some(65_520)).unwrap();
     let (front, back) = UnixStream::pair().unwrap();
     let daemon = thread::spawn(move || virtio::serve(back, device));
-    Card { driver: Driver::new(front, Wishes { queues: 2, size: 256, features }), passt, daemon }
+    Card {
+        driver: Driver::new(
+            front,
+            Wishes {
+                queues: 2,
+                size: 256,
+                features,
+            },
+        ),
+        passt,
+        daemon,
+    }
 }
 
 impl Card {
-    fn from_passt(&mut self, frame: &[u8]) {
+    fn passt_sends(&mut self, frame: &[u8]) {
         let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
         self.passt.write_all(&[&length, frame].concat()).unwrap();
     }
 
-    fn at_passt(&mut self) -> Vec<u8> {
+    fn passt_gets(&mut self) -> Vec<u8> {
         let mut length = [0; 4];
         self.passt.read_exact(&mut length).unwrap();
         let mut frame = vec![0; u32::from_be_bytes(length) as usize];
@@ -47,7 +65,10 @@ impl Card {
     fn give_buffers(&mut self, count: usize, bytes: u32) -> Vec<(u16, Piece)> {
         let ring = &mut self.driver.rings[0];
         let pieces: Vec<Piece> = (0..count).map(|_| ring.room(bytes)).collect();
-        let given = pieces.into_iter().map(|piece| (ring.offer(&[piece]).unwrap(), piece)).collect();
+        let given = pieces
+            .into_iter()
+            .map(|piece| (ring.offer(&[piece]).unwrap(), piece))
+            .collect();
         ring.kick();
         given
     }
@@ -74,11 +95,11 @@ fn frame_goes_out_however_it_is_cut() {
     let mut card = card(u64::MAX);
     let frame = [7; 60];
     card.transmit(&[&HEADER, &frame]);
-    assert_eq!(card.at_passt(), frame);
+    assert_eq!(card.passt_gets(), frame);
     card.transmit(&[&[&HEADER[..], &frame].concat()]);
-    assert_eq!(card.at_passt(), frame);
+    assert_eq!(card.passt_gets(), frame);
     card.transmit(&[&HEADER[..5], &HEADER[5..], &frame[..1], &frame[1..]]);
-    assert_eq!(card.at_passt(), frame);
+    assert_eq!(card.passt_gets(), frame);
 }
 
 #[test]
@@ -88,14 +109,14 @@ fn what_is_no_frame_is_dropped() {
     card.transmit(&[&HEADER, &[1; 13]]);
     card.transmit(&[&HEADER, &vec![1; 70_000]]);
     card.transmit(&[&HEADER, &[2; 14]]);
-    assert_eq!(card.at_passt(), [2; 14]);
+    assert_eq!(card.passt_gets(), [2; 14]);
 }
 
 #[test]
 fn frame_comes_in_with_its_header() {
     let mut card = card(u64::MAX);
     let given = card.give_buffers(2, 2048);
-    card.from_passt(&[9; 100]);
+    card.passt_sends(&[9; 100]);
     let ring = &mut card.driver.rings[0];
     assert_eq!(ring.wait(), (given[0].0, 112));
     let bytes = ring.read(given[0].1.address, 112);
@@ -108,7 +129,7 @@ fn large_frame_is_spread_over_merged_buffers() {
     let mut card = card(u64::MAX);
     let frame: Vec<u8> = (0..5000_u32).map(|at| at as u8).collect();
     let given = card.give_buffers(4, 2048);
-    card.from_passt(&frame);
+    card.passt_sends(&frame);
     let ring = &mut card.driver.rings[0];
     let mut got = Vec::new();
     for (head, piece) in &given[..3] {
@@ -124,8 +145,8 @@ fn large_frame_is_spread_over_merged_buffers() {
 fn frame_that_fits_no_buffer_is_dropped_without_merging() {
     let mut card = card(UNMERGED);
     let given = card.give_buffers(4, 1526);
-    card.from_passt(&[1; 5000]);
-    card.from_passt(&[2; 1514]);
+    card.passt_sends(&[1; 5000]);
+    card.passt_sends(&[2; 1514]);
     let ring = &mut card.driver.rings[0];
     assert_eq!(ring.wait().1, 1526);
     assert_eq!(ring.read(given[0].1.address + 12, 1514), [2; 1514]);
@@ -135,7 +156,7 @@ fn frame_that_fits_no_buffer_is_dropped_without_merging() {
 fn frames_wait_for_buffers() {
     let mut card = card(u64::MAX);
     for byte in 0..10 {
-        card.from_passt(&[byte; 60]);
+        card.passt_sends(&[byte; 60]);
     }
     thread::sleep(Duration::from_millis(20));
     let given = card.give_buffers(10, 128);

@@ -6,5 +6,9 @@ use virtio::launch::Policy;
 /// Returns the device's jail: no file, no socket, and getrandom(2) is on the common list.
 #[must_use]
 pub fn policy() -> Policy {
-    Policy { root: Root::Empty, descriptors: 0, allowed: &[] }
+    Policy {
+        root: Root::Empty,
+        descriptors: 0,
+        allowed: &[],
+    }
 }

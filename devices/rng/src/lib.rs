@@ -33,7 +33,9 @@ impl Device for Rng {
 
     fn kicked(&mut self, _queue: usize, guest: &mut Guest<'_>) {
         let memory = guest.memory;
-        let Some(ring) = guest.ring(REQUESTS) else { return };
+        let Some(ring) = guest.ring(REQUESTS) else {
+            return;
+        };
         loop {
             ring.mute(memory);
             while let Some(request) = ring.pop(memory) {

@@ -1,5 +1,10 @@
 //! The entropy device driven as a guest drives it, over a socket pair and shared memory.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up fails where it stands"
+)]
+
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 
@@ -13,7 +18,17 @@ const NO_EVENT_INDEX: u64 = !(1 << 29);
 fn device(features: u64) -> (Driver, JoinHandle<Result<(), ServeError>>) {
     let (front, back) = UnixStream::pair().unwrap();
     let daemon = thread::spawn(move || virtio::serve(back, device_rng::Rng));
-    (Driver::new(front, Wishes { queues: 1, size: 8, features }), daemon)
+    (
+        Driver::new(
+            front,
+            Wishes {
+                queues: 1,
+                size: 8,
+                features,
+            },
+        ),
+        daemon,
+    )
 }
 
 #[test]
@@ -26,7 +41,10 @@ fn request_is_filled_with_different_bytes() {
         ring.kick();
         assert_eq!(ring.wait(), (head, 100));
         let bytes = ring.read(room[0].address, 64);
-        assert!(bytes.iter().any(|&byte| byte != bytes[0]), "64 equal random bytes");
+        assert!(
+            bytes.iter().any(|&byte| byte != bytes[0]),
+            "64 equal random bytes"
+        );
     }
 }
 
@@ -77,7 +95,12 @@ fn request_without_room_is_returned_empty() {
 fn address_outside_of_memory_stops_the_ring_and_not_the_daemon() {
     let (mut driver, daemon) = device(ALL);
     let ring = &mut driver.rings[0];
-    ring.offer(&[Piece { address: 1 << 40, length: 8, writable: true }]).unwrap();
+    ring.offer(&[Piece {
+        address: 1 << 40,
+        length: 8,
+        writable: true,
+    }])
+    .unwrap();
     ring.kick();
     assert_eq!(ring.wait_for(std::time::Duration::from_millis(200)), None);
     // The driver resets the device and is served again.

@@ -101,7 +101,10 @@ impl Connection {
             guest_buffer: GuestBuffer::default(),
             host_buffer: HostBuffer::default(),
             // Not known yet, and asking is cheaper than missing an edge.
-            readiness: Readiness { readable: true, writable: true },
+            readiness: Readiness {
+                readable: true,
+                writable: true,
+            },
             owed: VecDeque::from([first]),
         }
     }
@@ -117,7 +120,9 @@ impl Connection {
         }
         self.phase = Phase::Established;
         // The socket has not been written to, so its buffer has room for a line.
-        self.stream.write_all(format!("OK {host_port}\n").as_bytes()).map_err(|_gone| MustReset)
+        self.stream
+            .write_all(format!("OK {host_port}\n").as_bytes())
+            .map_err(|_gone| MustReset)
     }
 
     /// Takes what every packet says about the guest's buffer.
@@ -128,7 +133,11 @@ impl Connection {
 
     /// Returns how many bytes the guest has room for; a guest that lies about it has none.
     pub(crate) fn guest_credit(&self) -> u32 {
-        let GuestBuffer { allocated, forwarded, sent } = self.guest_buffer;
+        let GuestBuffer {
+            allocated,
+            forwarded,
+            sent,
+        } = self.guest_buffer;
         allocated.saturating_sub(sent.wrapping_sub(forwarded))
     }
 
@@ -140,14 +149,18 @@ impl Connection {
     /// Returns what a header says about this side's buffer, and takes the guest as told.
     pub(crate) fn tell_credit(&mut self) -> (u32, u32) {
         self.host_buffer.told = self.host_buffer.forwarded;
-        self.owed.retain(|&operation| operation != Operation::CreditUpdate);
+        self.owed
+            .retain(|&operation| operation != Operation::CreditUpdate);
         (BUFFER, self.host_buffer.forwarded)
     }
 
     /// Passes the guest's bytes on to the host, and keeps what the socket does not take now.
     pub(crate) fn deliver(&mut self, data: &Buffers<'_>) -> Result<(), MustReset> {
         let length = u32::try_from(data.len()).map_err(|_| MustReset)?;
-        let waiting = self.host_buffer.received.wrapping_sub(self.host_buffer.forwarded);
+        let waiting = self
+            .host_buffer
+            .received
+            .wrapping_sub(self.host_buffer.forwarded);
         if self.phase == Phase::Asked || length > BUFFER.saturating_sub(waiting) {
             return Err(MustReset);
         }
@@ -161,7 +174,9 @@ impl Connection {
         if self.backlog.is_empty() && self.readiness.writable {
             match write_some(&self.stream, data.slices()) {
                 Ok(count) => written = count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readiness.writable = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readiness.writable = false
+                }
                 Err(_gone) => {
                     self.host_stopped_reading();
                     return Ok(());
@@ -228,8 +243,16 @@ impl Connection {
 
     /// Returns the flags of a shutdown packet.
     pub(crate) fn shutdown_flags(&self) -> u32 {
-        let receive = if self.inbound == Way::Closed { SHUTDOWN_RECEIVE } else { 0 };
-        let send = if self.outbound == Way::Closed { SHUTDOWN_SEND } else { 0 };
+        let receive = if self.inbound == Way::Closed {
+            SHUTDOWN_RECEIVE
+        } else {
+            0
+        };
+        let send = if self.outbound == Way::Closed {
+            SHUTDOWN_SEND
+        } else {
+            0
+        };
         receive | send
     }
 
@@ -262,7 +285,10 @@ impl Connection {
 
     /// Returns what the host has still to read, after the guest has been told that all is over.
     pub(crate) fn into_drain(self) -> Option<Drain> {
-        (!self.backlog.is_empty()).then_some(Drain { stream: self.stream, backlog: self.backlog })
+        (!self.backlog.is_empty()).then_some(Drain {
+            stream: self.stream,
+            backlog: self.backlog,
+        })
     }
 
     fn flush(&mut self) {
@@ -290,7 +316,9 @@ impl Connection {
     fn forwarded(&mut self, bytes: u32) {
         let buffer = &mut self.host_buffer;
         buffer.forwarded = buffer.forwarded.wrapping_add(bytes);
-        if buffer.received.wrapping_sub(buffer.told) >= CREDIT_STEP && buffer.forwarded != buffer.told {
+        if buffer.received.wrapping_sub(buffer.told) >= CREDIT_STEP
+            && buffer.forwarded != buffer.told
+        {
             self.owe(Operation::CreditUpdate);
         }
     }

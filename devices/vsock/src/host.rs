@@ -39,14 +39,19 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(listener: UnixListener, directory: PathBuf) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, directory })
+        Ok(Self {
+            listener,
+            directory,
+        })
     }
 
     /// Returns the next host process that knocks, if there is one.
     pub(crate) fn accept(&self) -> Option<UnixStream> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         // Any error means that there is nobody to serve: gone again, or none.
-        accept_with(&self.listener, flags).ok().map(UnixStream::from)
+        accept_with(&self.listener, flags)
+            .ok()
+            .map(UnixStream::from)
     }
 
     /// Connects to who listens for the guest's connections to `port`.
@@ -69,7 +74,11 @@ pub(crate) fn read_wish(stream: &UnixStream) -> Wish {
     };
     let seen = line.get(..count).unwrap_or_default();
     let Some(end) = seen.iter().position(|&byte| byte == b'\n') else {
-        return if count < MAX_LINE { Wish::Incomplete } else { Wish::Nonsense };
+        return if count < MAX_LINE {
+            Wish::Incomplete
+        } else {
+            Wish::Nonsense
+        };
     };
     let mut whole = vec![0; end.saturating_add(1)];
     match recv(stream, &mut whole, RecvFlags::empty()) {
@@ -95,7 +104,14 @@ mod tests {
     fn only_the_one_line_is_understood() {
         assert_eq!(parse(b"CONNECT 8888\n"), Some(8888));
         assert_eq!(parse(b"connect 4294967295\r\n"), Some(u32::MAX));
-        for nonsense in ["\n", "CONNECT\n", "CONNECT x\n", "CONNECT +1\n", "CONNECT 1 2\n", "GET / \n"] {
+        for nonsense in [
+            "\n",
+            "CONNECT\n",
+            "CONNECT x\n",
+            "CONNECT +1\n",
+            "CONNECT 1 2\n",
+            "GET / \n",
+        ] {
             assert_eq!(parse(nonsense.as_bytes()), None, "{nonsense:?}");
         }
         assert_eq!(parse(b"CONNECT 4294967296\n"), None);

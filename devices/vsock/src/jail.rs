@@ -27,5 +27,9 @@ const ALLOWED: &[Allowed] = &[
 /// Returns the jail of a daemon whose host side is `directory`.
 #[must_use]
 pub fn policy(directory: OwnedFd) -> Policy {
-    Policy { root: Root::Sockets(directory), descriptors: MAX_PEERS as u64, allowed: ALLOWED }
+    Policy {
+        root: Root::Sockets(directory),
+        descriptors: MAX_PEERS as u64,
+        allowed: ALLOWED,
+    }
 }

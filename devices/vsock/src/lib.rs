@@ -44,16 +44,23 @@ impl Vsock {
     pub fn new(guest_cid: u32, listener: UnixListener, directory: PathBuf) -> io::Result<Self> {
         let guest_cid = u64::from(guest_cid);
         let muxer = Muxer::new(guest_cid, host::Host::new(listener, directory)?);
-        Ok(Self { muxer, config: guest_cid.to_le_bytes() })
+        Ok(Self {
+            muxer,
+            config: guest_cid.to_le_bytes(),
+        })
     }
 
     /// Takes packets from the guest, as many as a ring holds at most, and sends what they cause.
     fn receive(&mut self, guest: &mut Guest<'_>) {
         let (memory, poll) = (guest.memory, guest.poll);
-        let Some(ring) = guest.ring(TRANSMIT) else { return };
+        let Some(ring) = guest.ring(TRANSMIT) else {
+            return;
+        };
         ring.mute(memory);
         for _ in 0..virtio::MAX_RING {
-            let Some(packet) = ring.pop(memory) else { break };
+            let Some(packet) = ring.pop(memory) else {
+                break;
+            };
             self.muxer.take_packet(&packet.readable, poll);
             ring.push(memory, packet.head, 0);
         }
@@ -68,7 +75,9 @@ impl Vsock {
     /// Sends what the guest is owed as far as it has given buffers.
     fn send(&mut self, guest: &mut Guest<'_>) {
         let memory = guest.memory;
-        let Some(ring) = guest.ring(RECEIVE) else { return };
+        let Some(ring) = guest.ring(RECEIVE) else {
+            return;
+        };
         ring.mute(memory);
         let outcome = loop {
             match self.muxer.send(ring, memory) {

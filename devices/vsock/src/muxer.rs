@@ -94,12 +94,20 @@ impl Muxer {
     /// Takes one packet from the guest.
     pub(crate) fn take_packet(&mut self, packet: &Buffers<'_>, poll: &Poll) {
         let Some(bytes) = packet.read_array::<HEADER_BYTES>(0) else {
-            limited!(warn, "the guest sent a packet of {} bytes, less than a header", packet.len());
+            limited!(
+                warn,
+                "the guest sent a packet of {} bytes, less than a header",
+                packet.len()
+            );
             return;
         };
         let header = Header::decode(&bytes);
         if header.source_cid != self.guest_cid {
-            limited!(warn, "the guest sent a packet as CID {}, which it is not", header.source_cid);
+            limited!(
+                warn,
+                "the guest sent a packet as CID {}, which it is not",
+                header.source_cid
+            );
             return;
         }
         let data = packet.part(HEADER_BYTES, header.length as usize);
@@ -121,15 +129,19 @@ impl Muxer {
             return;
         }
         match self.peers.get_mut(&news.token) {
-            None => {}
             Some(Peer::Newcomer(_)) => self.hear_newcomer(news.token),
             Some(Peer::Draining(drain)) => {
-                if !drain.goes_on() {
-                    self.peers.remove(&news.token);
+                if drain.goes_on() {
+                    return;
                 }
+                self.peers.remove(&news.token);
             }
+            None => {}
             Some(&mut Peer::Connected(key)) => {
-                let entry = self.connections.get_mut(&key).expect("each connected peer has its entry");
+                let entry = self
+                    .connections
+                    .get_mut(&key)
+                    .expect("each connected peer has its entry");
                 match entry.connection.socket_ready(news.readable, news.writable) {
                     Ok(()) => self.settle(key),
                     Err(MustReset) => self.abort(key),
@@ -141,14 +153,17 @@ impl Muxer {
     /// Ends every connection: the driver starts afresh and knows none.
     pub(crate) fn forget_guest(&mut self) {
         self.connections.clear();
-        self.peers.retain(|_, peer| matches!(peer, Peer::Draining(_)));
+        self.peers
+            .retain(|_, peer| matches!(peer, Peer::Draining(_)));
         self.ready.clear();
         self.resets.clear();
     }
 
     /// Puts a connection in line if it has something for the guest, or ends it if all is said.
     pub(crate) fn settle(&mut self, key: Key) {
-        let Some(entry) = self.connections.get_mut(&key) else { return };
+        let Some(entry) = self.connections.get_mut(&key) else {
+            return;
+        };
         let connection = &entry.connection;
         if connection.is_over() {
             self.end(key);
@@ -162,7 +177,9 @@ impl Muxer {
 
     /// Ends a connection for the guest; the host still gets what it has not read.
     fn end(&mut self, key: Key) {
-        let Some(entry) = self.connections.remove(&key) else { return };
+        let Some(entry) = self.connections.remove(&key) else {
+            return;
+        };
         self.push_reset(self.header(key, Operation::Reset));
         match entry.connection.into_drain() {
             Some(drain) => self.peers.insert(entry.token, Peer::Draining(drain)),
@@ -196,7 +213,10 @@ impl Muxer {
 
     /// A guest process wants to connect to a host socket.
     fn guest_asks(&mut self, header: &Header, poll: &Poll) {
-        let key = Key { guest_port: header.source_port, host_port: header.target_port };
+        let key = Key {
+            guest_port: header.source_port,
+            host_port: header.target_port,
+        };
         if self.connections.contains_key(&key) {
             limited!(warn, "the guest opened a connection that it has already");
             self.abort(key);
@@ -205,11 +225,18 @@ impl Muxer {
         let stream = match self.host.connect(key.host_port) {
             Ok(stream) if self.peers.len() < self.max_peers => stream,
             Ok(_) => {
-                limited!(warn, "the guest has {} connections and gets no more", self.max_peers);
+                limited!(
+                    warn,
+                    "the guest has {} connections and gets no more",
+                    self.max_peers
+                );
                 return self.answer_reset(header);
             }
             Err(error) => {
-                tracing::debug!("nobody takes the guest's connection to {}: {error}", key.host_port);
+                tracing::debug!(
+                    "nobody takes the guest's connection to {}: {error}",
+                    key.host_port
+                );
                 return self.answer_reset(header);
             }
         };
@@ -219,13 +246,23 @@ impl Muxer {
         let mut connection = Connection::accepted(stream);
         connection.learn_credit(header.allocated, header.forwarded);
         self.peers.insert(token, Peer::Connected(key));
-        self.connections.insert(key, Entry { token, in_line: false, connection });
+        self.connections.insert(
+            key,
+            Entry {
+                token,
+                in_line: false,
+                connection,
+            },
+        );
         self.settle(key);
     }
 
     /// The guest speaks on a connection, which may not exist.
     fn guest_goes_on(&mut self, operation: Operation, header: &Header, data: &Buffers<'_>) {
-        let key = Key { guest_port: header.source_port, host_port: header.target_port };
+        let key = Key {
+            guest_port: header.source_port,
+            host_port: header.target_port,
+        };
         let Some(entry) = self.connections.get_mut(&key) else {
             return self.answer_reset(header);
         };
@@ -258,7 +295,11 @@ impl Muxer {
 
     fn add_newcomer(&mut self, stream: UnixStream, poll: &Poll) {
         if self.peers.len() >= self.max_peers {
-            limited!(warn, "a host process was sent away: {} sockets are open", self.max_peers);
+            limited!(
+                warn,
+                "a host process was sent away: {} sockets are open",
+                self.max_peers
+            );
             return;
         }
         if let Some(token) = self.watch(&stream, poll) {
@@ -268,7 +309,9 @@ impl Muxer {
 
     /// Reads what a newcomer wants, and asks the guest for it.
     fn hear_newcomer(&mut self, token: u64) {
-        let Some(Peer::Newcomer(stream)) = self.peers.get(&token) else { return };
+        let Some(Peer::Newcomer(stream)) = self.peers.get(&token) else {
+            return;
+        };
         let guest_port = match read_wish(stream) {
             Wish::Incomplete => return,
             Wish::Port(port) => port,
@@ -280,7 +323,14 @@ impl Muxer {
         let key = self.free_key(guest_port);
         if let Some(Peer::Newcomer(stream)) = self.peers.insert(token, Peer::Connected(key)) {
             let connection = Connection::asked(stream);
-            self.connections.insert(key, Entry { token, in_line: false, connection });
+            self.connections.insert(
+                key,
+                Entry {
+                    token,
+                    in_line: false,
+                    connection,
+                },
+            );
             self.settle(key);
         }
     }
@@ -288,7 +338,10 @@ impl Muxer {
     /// Returns a key that no connection has; there are a million times more than connections.
     fn free_key(&mut self, guest_port: u32) -> Key {
         loop {
-            let key = Key { guest_port, host_port: self.next_port };
+            let key = Key {
+                guest_port,
+                host_port: self.next_port,
+            };
             self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_HOST_PORT);
             if !self.connections.contains_key(&key) {
                 return key;

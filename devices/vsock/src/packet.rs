@@ -125,7 +125,10 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.bytes.split_first_chunk().expect("the fields add up to 44 bytes");
+        let (field, rest) = self
+            .bytes
+            .split_first_chunk()
+            .expect("the fields add up to 44 bytes");
         self.bytes = rest;
         *field
     }
@@ -162,6 +165,9 @@ mod tests {
         assert_eq!((header.source_cid, header.target_cid), (3, 2));
         assert_eq!((header.source_port, header.target_port), (1000, 8888));
         assert_eq!((header.length, header.kind), (7, STREAM));
-        assert_eq!((header.operation, header.allocated), (Some(Operation::Data), 4096));
+        assert_eq!(
+            (header.operation, header.allocated),
+            (Some(Operation::Data), 4096)
+        );
     }
 }

@@ -44,9 +44,13 @@ impl Muxer {
                 }
                 self.resets.pop_front();
             }
-            let Some(key) = self.ready.pop_front() else { return Sent::All };
+            let Some(key) = self.ready.pop_front() else {
+                return Sent::All;
+            };
             let header = self.header(key, Operation::Data);
-            let Some(entry) = self.connections.get_mut(&key) else { continue };
+            let Some(entry) = self.connections.get_mut(&key) else {
+                continue;
+            };
             entry.in_line = false;
             match take_turn(&mut entry.connection, header, ring, memory) {
                 Ok(Turn::Taken) => self.settle(key),
@@ -150,7 +154,11 @@ fn send_data(
         header.length = length;
         (header.allocated, header.forwarded) = connection.tell_credit();
         buffer.writable.write(0, &header.encode());
-        ring.push(memory, buffer.head, length.saturating_add(HEADER_BYTES as u32));
+        ring.push(
+            memory,
+            buffer.head,
+            length.saturating_add(HEADER_BYTES as u32),
+        );
         connection.sent(length);
         left = left.saturating_sub(here);
         used = used.saturating_add(1);
@@ -164,7 +172,9 @@ fn take_buffers<'m>(most: usize, ring: &mut Ring, memory: &'m Memory) -> Vec<Cha
     let mut buffers: Vec<Chain<'m>> = Vec::new();
     let mut room = 0_usize;
     while room < most {
-        let Some(buffer) = ring.pop(memory) else { break };
+        let Some(buffer) = ring.pop(memory) else {
+            break;
+        };
         let here = buffer.writable.len().saturating_sub(HEADER_BYTES);
         if here > 0 {
             room = room.saturating_add(here);

@@ -69,7 +69,12 @@ fn group_address_is_refused() {
 
 #[test]
 fn short_and_long_addresses_are_refused() {
-    for mac in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "52:54:00:12:34:+6"] {
+    for mac in [
+        "",
+        "52:54:00:12:34",
+        "52:54:00:12:34:56:78",
+        "52:54:00:12:34:+6",
+    ] {
         assert!(MacAddress::try_from(mac.to_owned()).is_err(), "{mac}");
     }
 }
@@ -88,5 +93,8 @@ fn long_serial_is_refused() {
 
 #[test]
 fn endless_message_is_refused() {
-    assert!(matches!(DeviceMessage::read(std::io::repeat(b' ')), Err(MessageError::TooLong)));
+    assert!(matches!(
+        DeviceMessage::read(std::io::repeat(b' ')),
+        Err(MessageError::TooLong)
+    ));
 }

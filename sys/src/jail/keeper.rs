@@ -1,13 +1,16 @@
 //! The process that stays outside a jail: waits for the daemon inside and ends as it ended.
 
-#![expect(unsafe_code, reason = "UNSAFETY: closing descriptors the caller still owns, then _exit")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: closing descriptors the caller still owns, then _exit"
+)]
 
 use std::io::Write;
 
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
 
-use super::seccomp::{self, Allowed};
 use super::privileges;
+use super::seccomp::{self, Allowed};
 
 /// The lowest number that is not a standard stream.
 const FIRST_INHERITED: libc::c_uint = 3;

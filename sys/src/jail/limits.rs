@@ -37,6 +37,12 @@ impl Limits {
 
 /// Sets the soft and hard limit of one resource.
 fn limit(resource: Resource, most: u64, what: &'static str) -> Result<(), JailError> {
-    let both = Rlimit { current: Some(most), maximum: Some(most) };
-    setrlimit(resource, both).map_err(|errno| JailError::Limit { what, source: errno.into() })
+    let both = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    setrlimit(resource, both).map_err(|errno| JailError::Limit {
+        what,
+        source: errno.into(),
+    })
 }

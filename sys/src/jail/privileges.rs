@@ -1,15 +1,20 @@
 //! Gives up every capability for good, inside the jail.
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
-    set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
 use super::JailError;
 
 /// Empties all capability sets, the bounding set included, and sets `no_new_privs`.
 pub(super) fn give_up() -> Result<(), JailError> {
-    let failed = |what| move |errno: rustix::io::Errno| JailError::GiveUp { what, source: errno.into() };
+    let failed = |what| {
+        move |errno: rustix::io::Errno| JailError::GiveUp {
+            what,
+            source: errno.into(),
+        }
+    };
     empty_bounding_set().map_err(failed("the capability bounding set"))?;
     clear_ambient_capability_set().map_err(failed("ambient capabilities"))?;
     let none = CapabilitySets {

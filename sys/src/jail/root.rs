@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change,
-    mount_remount, move_mount, open_tree, unmount,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 
@@ -27,7 +27,10 @@ pub(super) fn stand_in(root: &Root) -> io::Result<()> {
 /// would lead out.
 pub(super) fn enter(root: Root) -> io::Result<()> {
     // Mount events must not travel back to the host's namespace.
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )?;
     let tree = match &root {
         Root::Empty => empty_tree()?,
         Root::Sockets(_) => open_tree(CWD, ".", OpenTreeFlags::OPEN_TREE_CLONE)?,
@@ -46,6 +49,7 @@ pub(super) fn enter(root: Root) -> io::Result<()> {
     // pivot_root(2), "pivot_root(".", ".")": the old root ends up on top of the new one and is taken off.
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
+    drop(root);
     Ok(chdir("/")?)
 }
 
@@ -60,7 +64,11 @@ fn empty_tree() -> io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    Ok(fsmount(tmpfs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(fsmount(
+        tmpfs.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Makes the mount at the current directory one on which only sockets are of use.
@@ -72,7 +80,11 @@ fn restrict_mount() -> io::Result<()> {
         | MountFlags::NOEXEC;
     mount_remount(".", flags, "")?;
     // Linux 5.10 and later; before, a symbolic link only leads to what is below this root anyway.
-    match mount_remount(".", flags | MountFlags::from_bits_retain(libc::MS_NOSYMFOLLOW as u32), "") {
+    match mount_remount(
+        ".",
+        flags | MountFlags::from_bits_retain(libc::MS_NOSYMFOLLOW as u32),
+        "",
+    ) {
         Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

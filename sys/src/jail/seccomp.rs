@@ -34,20 +34,37 @@ impl Allowed {
     /// Allows `call` with any arguments.
     #[must_use]
     pub const fn call(call: libc::c_long) -> Self {
-        Self { call, argument: None }
+        Self {
+            call,
+            argument: None,
+        }
     }
 
     /// Allows `call` if its argument at `position` equals `value`; several lines add up.
     #[must_use]
     pub const fn with(call: libc::c_long, position: u8, value: u64) -> Self {
         // Every argument compared so far is an int, of which the kernel ignores the upper half.
-        Self { call, argument: Some(Argument { position, mask: u32::MAX as u64, value }) }
+        Self {
+            call,
+            argument: Some(Argument {
+                position,
+                mask: u32::MAX as u64,
+                value,
+            }),
+        }
     }
 
     /// Allows `call` if the bits of `mask` in its argument at `position` are those of `value`; several lines add up.
     #[must_use]
     pub const fn masked(call: libc::c_long, position: u8, mask: u64, value: u64) -> Self {
-        Self { call, argument: Some(Argument { position, mask, value }) }
+        Self {
+            call,
+            argument: Some(Argument {
+                position,
+                mask,
+                value,
+            }),
+        }
     }
 
     /// Allows memory to be mapped, but never memory that can be executed.
@@ -55,13 +72,22 @@ impl Allowed {
     pub const fn mapping(call: libc::c_long) -> Self {
         Self {
             call,
-            argument: Some(Argument { position: 2, mask: libc::PROT_EXEC as u64, value: 0 }),
+            argument: Some(Argument {
+                position: 2,
+                mask: libc::PROT_EXEC as u64,
+                value: 0,
+            }),
         }
     }
 
     /// Returns the condition as a rule; none is a rule that always matches.
     fn rule(self) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
-        let Some(Argument { position, mask, value }) = self.argument else {
+        let Some(Argument {
+            position,
+            mask,
+            value,
+        }) = self.argument
+        else {
             return Ok(None);
         };
         let compare = SeccompCmpOp::MaskedEq(mask);

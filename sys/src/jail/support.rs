@@ -1,6 +1,9 @@
 //! Finds out which walls of a jail this kernel offers, without entering one.
 
-#![expect(unsafe_code, reason = "UNSAFETY: tries unshare in a child that never runs a program")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: tries unshare in a child that never runs a program"
+)]
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -28,13 +31,19 @@ impl Support {
 /// Tries what [`super::Jail::isolate`] needs; safe to call from a process with threads.
 #[must_use]
 pub fn support() -> Support {
-    Support { namespaces_refused: try_namespaces().err(), landlock_abi: landlock_abi() }
+    Support {
+        namespaces_refused: try_namespaces().err(),
+        landlock_abi: landlock_abi(),
+    }
 }
 
 /// Enters namespaces in a child, which then ends instead of running a program.
 fn try_namespaces() -> io::Result<()> {
     let mut child = Command::new("/proc/self/exe");
-    child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    child
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let probe = || {
         // SAFETY: the child is about to end; nothing in it depends on what it leaves.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER)? };
@@ -58,7 +67,12 @@ fn landlock_abi() -> u32 {
     const VERSION: libc::c_uint = 1;
     // SAFETY: landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) only returns a number.
     let abi = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            VERSION,
+        )
     };
     u32::try_from(abi).unwrap_or(0)
 }
@@ -72,7 +86,10 @@ mod tests {
         let before = std::fs::read_link("/proc/self/ns/user").unwrap();
         let found = support();
         assert_eq!(std::fs::read_link("/proc/self/ns/user").unwrap(), before);
-        assert_eq!(found.is_complete(), found.namespaces_refused.is_none() && found.landlock_abi > 0);
+        assert_eq!(
+            found.is_complete(),
+            found.namespaces_refused.is_none() && found.landlock_abi > 0
+        );
         let children = format!("/proc/self/task/{}/children", std::process::id());
         assert_eq!(std::fs::read_to_string(children).unwrap_or_default(), "");
     }

@@ -59,12 +59,23 @@ impl Driver {
         let memfd = rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&memfd, bytes).unwrap();
         let file = std::fs::File::from(memfd);
-        let region = (GuestAddress(START), bytes as usize, Some(FileOffset::new(file, 0)));
+        let region = (
+            GuestAddress(START),
+            bytes as usize,
+            Some(FileOffset::new(file, 0)),
+        );
         let memory = GuestMemoryMmap::from_ranges_with_files([region]).unwrap();
         let rings = (0..wishes.queues as u64)
-            .map(|index| DriverRing::new(&memory, START + index * RING_BYTES, RING_BYTES, wishes.size))
+            .map(|index| {
+                DriverRing::new(&memory, START + index * RING_BYTES, RING_BYTES, wishes.size)
+            })
             .collect();
-        let mut driver = Self { frontend, features, memory, rings };
+        let mut driver = Self {
+            frontend,
+            features,
+            memory,
+            rings,
+        };
         driver.share_memory();
         for index in 0..wishes.queues {
             driver.start_ring(index, 0);
@@ -95,7 +106,9 @@ impl Driver {
         let ring = &mut self.rings[index];
         ring.kick = EventFd::new(EFD_NONBLOCK).unwrap();
         ring.call = EventFd::new(EFD_NONBLOCK).unwrap();
-        ring.use_event_index(self.features & 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX != 0);
+        ring.use_event_index(
+            self.features & 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX != 0,
+        );
         let host = |address| self.memory.get_host_address(GuestAddress(address)).unwrap() as u64;
         let config = VringConfigData {
             queue_max_size: ring.size,

@@ -79,7 +79,10 @@ impl DriverRing {
     pub fn allocate(&mut self, bytes: u32) -> u64 {
         let address = self.heap.start;
         self.heap.start = (address + u64::from(bytes)).next_multiple_of(16);
-        assert!(self.heap.start <= self.heap.end, "the test uses too much guest memory");
+        assert!(
+            self.heap.start <= self.heap.end,
+            "the test uses too much guest memory"
+        );
         address
     }
 
@@ -88,24 +91,36 @@ impl DriverRing {
         let length = u32::try_from(bytes.len()).unwrap();
         let address = self.allocate(length);
         self.write(address, bytes);
-        Piece { address, length, writable: false }
+        Piece {
+            address,
+            length,
+            writable: false,
+        }
     }
 
     /// Makes room for the device to write.
     pub fn room(&mut self, length: u32) -> Piece {
-        Piece { address: self.allocate(length), length, writable: true }
+        Piece {
+            address: self.allocate(length),
+            length,
+            writable: true,
+        }
     }
 
     /// Writes guest memory.
     pub fn write(&self, address: u64, bytes: &[u8]) {
-        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
+        self.memory
+            .write_slice(bytes, GuestAddress(address))
+            .unwrap();
     }
 
     /// Reads guest memory.
     #[must_use]
     pub fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
         let mut out = vec![0; bytes];
-        self.memory.read_slice(&mut out, GuestAddress(address)).unwrap();
+        self.memory
+            .read_slice(&mut out, GuestAddress(address))
+            .unwrap();
         out
     }
 
@@ -137,7 +152,11 @@ impl DriverRing {
             self.describe_at(table + 16 * position as u64, *piece, flags, next);
         }
         let head = self.free.pop().unwrap();
-        let whole = Piece { address: table, length: bytes, writable: false };
+        let whole = Piece {
+            address: table,
+            length: bytes,
+            writable: false,
+        };
         self.describe(head, whole, INDIRECT, 0);
         self.chains[usize::from(head)] = vec![head];
         self.publish(head);
@@ -159,14 +178,23 @@ impl DriverRing {
     /// Makes any head available, right or wrong.
     pub fn publish(&mut self, head: u16) {
         let slot = self.next_available % self.size;
-        self.write(self.available + 4 + 2 * u64::from(slot), &head.to_le_bytes());
+        self.write(
+            self.available + 4 + 2 * u64::from(slot),
+            &head.to_le_bytes(),
+        );
         self.next_available = self.next_available.wrapping_add(1);
         self.set_available_index(self.next_available);
     }
 
     /// Writes the index of the available ring, right or wrong.
     pub fn set_available_index(&self, index: u16) {
-        self.memory.store(index.to_le(), GuestAddress(self.available + 2), Ordering::Release).unwrap();
+        self.memory
+            .store(
+                index.to_le(),
+                GuestAddress(self.available + 2),
+                Ordering::Release,
+            )
+            .unwrap();
     }
 
     /// Kicks the device if it wants to be.
@@ -199,7 +227,9 @@ impl DriverRing {
         self.next_used = self.next_used.wrapping_add(1);
         if self.event_index {
             let wish = self.available + 4 + 2 * u64::from(self.size);
-            self.memory.store(self.next_used.to_le(), GuestAddress(wish), Ordering::SeqCst).unwrap();
+            self.memory
+                .store(self.next_used.to_le(), GuestAddress(wish), Ordering::SeqCst)
+                .unwrap();
             fence(Ordering::SeqCst);
         }
         let chain = std::mem::take(&mut self.chains[usize::from(head)]);
@@ -209,7 +239,8 @@ impl DriverRing {
 
     /// Waits for the device to return a request.
     pub fn wait(&mut self) -> (u16, u32) {
-        self.wait_for(PATIENCE).expect("the device returned nothing in time")
+        self.wait_for(PATIENCE)
+            .expect("the device returned nothing in time")
     }
 
     /// Waits for a request for so long.
@@ -222,7 +253,8 @@ impl DriverRing {
             let left = deadline.checked_duration_since(Instant::now())?;
             let call = Epoll::new().unwrap();
             let wish = EpollEvent::new(EventSet::IN, 0);
-            call.ctl(ControlOperation::Add, self.call.as_raw_fd(), wish).unwrap();
+            call.ctl(ControlOperation::Add, self.call.as_raw_fd(), wish)
+                .unwrap();
             let timeout = i32::try_from(left.as_millis()).unwrap() + 1;
             call.wait(timeout, &mut [EpollEvent::default()]).unwrap();
             // Not rung yet is as good as rung: the used ring is looked at in either case.
@@ -245,6 +277,10 @@ impl DriverRing {
     }
 
     fn load(&self, address: u64) -> u16 {
-        u16::from_le(self.memory.load(GuestAddress(address), Ordering::Acquire).unwrap())
+        u16::from_le(
+            self.memory
+                .load(GuestAddress(address), Ordering::Acquire)
+                .unwrap(),
+        )
     }
 }

@@ -38,7 +38,15 @@ pub(crate) struct Packet {
 impl Packet {
     pub(crate) fn new(guest_port: u32, host_port: u32, operation: u16) -> Self {
         let data = Vec::new();
-        Self { guest_port, host_port, operation, flags: 0, allocated: 1 << 20, forwarded: 0, data }
+        Self {
+            guest_port,
+            host_port,
+            operation,
+            flags: 0,
+            allocated: 1 << 20,
+            forwarded: 0,
+            data,
+        }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -59,9 +67,21 @@ impl Packet {
 
     fn parse(bytes: &[u8]) -> Self {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        assert_eq!(bytes[..8], 2_u64.to_le_bytes(), "packets come from the host");
-        assert_eq!(bytes[8..16], CID.to_le_bytes(), "packets are for this guest");
-        assert_eq!(word(24) as usize, bytes.len() - 44, "the length is that of the data");
+        assert_eq!(
+            bytes[..8],
+            2_u64.to_le_bytes(),
+            "packets come from the host"
+        );
+        assert_eq!(
+            bytes[8..16],
+            CID.to_le_bytes(),
+            "packets are for this guest"
+        );
+        assert_eq!(
+            word(24) as usize,
+            bytes.len() - 44,
+            "the length is that of the data"
+        );
         Self {
             host_port: word(16),
             guest_port: word(20),
@@ -91,11 +111,20 @@ impl Guest {
         let device = Vsock::new(CID as u32, listener, directory.path().to_owned()).unwrap();
         let (front, back) = UnixStream::pair().unwrap();
         let daemon = thread::spawn(move || virtio::serve(back, device));
-        let wishes = Wishes { queues: 3, size: RING, features: u64::MAX };
+        let wishes = Wishes {
+            queues: 3,
+            size: RING,
+            features: u64::MAX,
+        };
         let mut driver = Driver::new(front, wishes);
         let spare = driver.rings[1].allocate(70_000);
-        let mut guest =
-            Self { driver, directory, daemon, buffers: vec![None; usize::from(RING)], spare };
+        let mut guest = Self {
+            driver,
+            directory,
+            daemon,
+            buffers: vec![None; usize::from(RING)],
+            spare,
+        };
         for _ in 0..buffers {
             let room = guest.driver.rings[0].room(BUFFER);
             guest.give(room);
@@ -120,14 +149,20 @@ impl Guest {
         let ring = &mut self.driver.rings[1];
         ring.write(self.spare, bytes);
         let length = u32::try_from(bytes.len()).unwrap();
-        ring.offer(&[Piece { address: self.spare, length, writable: false }]).unwrap();
+        ring.offer(&[Piece {
+            address: self.spare,
+            length,
+            writable: false,
+        }])
+        .unwrap();
         ring.kick();
         ring.wait();
     }
 
     /// Waits for a packet and gives its buffer back.
     pub(crate) fn receive(&mut self) -> Packet {
-        self.receive_within(Duration::from_secs(10)).expect("no packet came")
+        self.receive_within(Duration::from_secs(10))
+            .expect("no packet came")
     }
 
     pub(crate) fn receive_within(&mut self, patience: Duration) -> Option<Packet> {
@@ -153,7 +188,10 @@ impl Guest {
         let listener = UnixListener::bind(self.path("vsock.sock_5")).unwrap();
         self.send(&Packet::new(1000, 5, REQUEST));
         let answer = self.receive();
-        assert_eq!((answer.operation, answer.guest_port, answer.host_port), (RESPONSE, 1000, 5));
+        assert_eq!(
+            (answer.operation, answer.guest_port, answer.host_port),
+            (RESPONSE, 1000, 5)
+        );
         std::fs::remove_file(self.path("vsock.sock_5")).unwrap();
         listener.accept().unwrap().0
     }

@@ -1,5 +1,10 @@
 //! The socket device driven as a guest drives it, with real sockets on the host's side.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up fails where it stands"
+)]
+
 mod guest;
 
 use std::io::{ErrorKind, Read, Write};
@@ -15,18 +20,25 @@ use guest::{
 const CREDIT: u32 = 256 * 1024;
 
 fn data(bytes: &[u8]) -> Packet {
-    Packet { data: bytes.to_vec(), ..Packet::new(1000, 5, DATA) }
+    Packet {
+        data: bytes.to_vec(),
+        ..Packet::new(1000, 5, DATA)
+    }
 }
 
 fn read_exactly(stream: &mut UnixStream, bytes: usize) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let mut out = vec![0; bytes];
     stream.read_exact(&mut out).unwrap();
     out
 }
 
 fn reads_end(stream: &mut UnixStream) -> bool {
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_))
 }
 
@@ -61,7 +73,10 @@ fn bytes_go_both_ways_on_a_hosts_connection() {
     let ok = format!("OK {}\n", request.host_port);
     assert_eq!(read_exactly(&mut host, ok.len()), ok.as_bytes());
     assert_eq!(guest.receive().data, b"early");
-    let reply = Packet { data: b"late".to_vec(), ..Packet::new(8888, request.host_port, DATA) };
+    let reply = Packet {
+        data: b"late".to_vec(),
+        ..Packet::new(8888, request.host_port, DATA)
+    };
     guest.send(&reply);
     assert_eq!(read_exactly(&mut host, 4), b"late");
 }
@@ -101,7 +116,10 @@ fn port_nobody_listens_on_is_reset() {
     let mut guest = Guest::new(8);
     guest.send(&Packet::new(1000, 6, REQUEST));
     let answer = guest.receive();
-    assert_eq!((answer.operation, answer.guest_port, answer.host_port), (RESET, 1000, 6));
+    assert_eq!(
+        (answer.operation, answer.guest_port, answer.host_port),
+        (RESET, 1000, 6)
+    );
 }
 
 #[test]
@@ -149,7 +167,10 @@ fn large_stream_arrives_whole_in_both_directions() {
         got.extend(packet.data);
         // Credit is given as it is used up.
         let forwarded = got.len() as u32;
-        guest.send(&Packet { forwarded, ..Packet::new(1000, 5, CREDIT_UPDATE) });
+        guest.send(&Packet {
+            forwarded,
+            ..Packet::new(1000, 5, CREDIT_UPDATE)
+        });
     }
     writer.join().unwrap();
     assert!(got == pattern, "bytes differ on the way to the guest");
@@ -166,21 +187,35 @@ fn large_stream_arrives_whole_in_both_directions() {
         guest.send(&data(&pattern[at..at + length]));
         at += length;
     }
-    assert!(echo.join().unwrap() == pattern, "bytes differ on the way to the host");
+    assert!(
+        echo.join().unwrap() == pattern,
+        "bytes differ on the way to the host"
+    );
 }
 
 #[test]
 fn guests_credit_is_kept() {
     let mut guest = Guest::new(8);
     let mut host = guest.connect_out();
-    guest.send(&Packet { allocated: 10, ..Packet::new(1000, 5, CREDIT_UPDATE) });
+    guest.send(&Packet {
+        allocated: 10,
+        ..Packet::new(1000, 5, CREDIT_UPDATE)
+    });
     host.write_all(&[7; 100]).unwrap();
     assert_eq!(guest.receive().data, [7; 10]);
     assert!(guest.hears_nothing());
-    guest.send(&Packet { allocated: 10, forwarded: 4, ..Packet::new(1000, 5, CREDIT_UPDATE) });
+    guest.send(&Packet {
+        allocated: 10,
+        forwarded: 4,
+        ..Packet::new(1000, 5, CREDIT_UPDATE)
+    });
     assert_eq!(guest.receive().data, [7; 4]);
     // A guest that claims to have taken more than it got has no credit at all.
-    guest.send(&Packet { allocated: 10, forwarded: 900, ..Packet::new(1000, 5, CREDIT_UPDATE) });
+    guest.send(&Packet {
+        allocated: 10,
+        forwarded: 900,
+        ..Packet::new(1000, 5, CREDIT_UPDATE)
+    });
     assert!(guest.hears_nothing());
 }
 
@@ -210,7 +245,10 @@ fn credit_request_is_answered() {
     let _host = guest.connect_out();
     guest.send(&Packet::new(1000, 5, CREDIT_REQUEST));
     let answer = guest.receive();
-    assert_eq!((answer.operation, answer.allocated, answer.forwarded), (CREDIT_UPDATE, CREDIT, 0));
+    assert_eq!(
+        (answer.operation, answer.allocated, answer.forwarded),
+        (CREDIT_UPDATE, CREDIT, 0)
+    );
 }
 
 #[test]
@@ -218,7 +256,10 @@ fn guest_closes_its_sending_half() {
     let mut guest = Guest::new(8);
     let mut host = guest.connect_out();
     guest.send(&data(b"all"));
-    guest.send(&Packet { flags: 2, ..Packet::new(1000, 5, SHUTDOWN) });
+    guest.send(&Packet {
+        flags: 2,
+        ..Packet::new(1000, 5, SHUTDOWN)
+    });
     assert_eq!(read_exactly(&mut host, 3), b"all");
     assert!(reads_end(&mut host));
     host.write_all(b"still here").unwrap();
@@ -239,7 +280,10 @@ fn host_closes_its_sending_half() {
     assert_eq!((packet.operation, packet.flags), (SHUTDOWN, 2));
     guest.send(&data(b"reply"));
     assert_eq!(read_exactly(&mut host, 5), b"reply");
-    guest.send(&Packet { flags: 3, ..Packet::new(1000, 5, SHUTDOWN) });
+    guest.send(&Packet {
+        flags: 3,
+        ..Packet::new(1000, 5, SHUTDOWN)
+    });
     assert_eq!(guest.receive().operation, RESET);
     assert!(reads_end(&mut host));
 }
@@ -252,7 +296,10 @@ fn closed_guest_leaves_its_bytes_to_a_slow_host() {
     for _ in 0..BYTES / 50_000 {
         guest.send(&data(&[9; 50_000]));
     }
-    guest.send(&Packet { flags: 3, ..Packet::new(1000, 5, SHUTDOWN) });
+    guest.send(&Packet {
+        flags: 3,
+        ..Packet::new(1000, 5, SHUTDOWN)
+    });
     while guest.receive().operation != RESET {}
     assert_eq!(read_exactly(&mut host, BYTES), vec![9; BYTES]);
     assert!(reads_end(&mut host));
@@ -279,12 +326,19 @@ fn busy_connection_does_not_hold_up_another() {
     assert_eq!(guest.receive().operation, RESPONSE);
     let mut quiet = quiet.accept().unwrap().0;
     busy.set_nonblocking(true).unwrap();
-    while busy.write(&[1; 65_536]).map_err(|error| assert_eq!(error.kind(), ErrorKind::WouldBlock)).is_ok() {}
+    while busy
+        .write(&[1; 65_536])
+        .map_err(|error| assert_eq!(error.kind(), ErrorKind::WouldBlock))
+        .is_ok()
+    {}
     guest.receive();
     quiet.write_all(b"me too").unwrap();
     // The quiet one waits at most one turn, which is 64 KiB in buffers of 4 KiB, and what is queued already.
     let waited = (0..40).position(|_| guest.receive().guest_port == 2000);
-    assert!(waited.is_some(), "the quiet connection was not served in 40 packets");
+    assert!(
+        waited.is_some(),
+        "the quiet connection was not served in 40 packets"
+    );
 }
 
 #[test]
@@ -296,7 +350,11 @@ fn device_without_buffers_waits_for_them() {
     host.write_all(b"waiting").unwrap();
     let small = guest.driver.rings[0].room(20);
     guest.give(small);
-    assert_eq!(guest.driver.rings[0].wait().1, 0, "a buffer without room for a header comes back empty");
+    assert_eq!(
+        guest.driver.rings[0].wait().1,
+        0,
+        "a buffer without room for a header comes back empty"
+    );
     for _ in 0..2 {
         let room = guest.driver.rings[0].room(64);
         guest.give(room);
