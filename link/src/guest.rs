@@ -1,6 +1,7 @@
 //! The real vsock, as programs in the VM see it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -64,6 +65,13 @@ impl Stream for Incoming {
                 Poll::Ready(Ok(_)) => {}
             }
         }
+    }
+}
+
+/// The connection itself, for another process; it stays in non-blocking mode.
+impl From<GuestStream> for OwnedFd {
+    fn from(stream: GuestStream) -> Self {
+        stream.0.into()
     }
 }
 
