@@ -15,7 +15,7 @@
 //! A pid namespace only holds children, so `isolate` forks: the caller goes on as pid 1 of the new namespace
 //! and the original process stays outside as its *keeper*, which holds no descriptor but the log, waits, and
 //! ends with the same status. It costs 90 KiB and tells a seccomp kill from a crash, which a dead daemon
-//! cannot do for itself. See ADR 12.
+//! cannot do for itself. See ADR 13.
 //!
 //! Where the kernel forbids unprivileged user namespaces, `isolate` says so ([`Walls::WithoutNamespaces`]) and
 //! goes on with the walls that remain; [`support`] tells it beforehand.
