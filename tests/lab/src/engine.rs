@@ -80,15 +80,6 @@ impl Plan {
         self
     }
 
-    /// Gives the kernel an initial RAM file system.
-    #[must_use]
-    pub fn initramfs(mut self, file: File) -> Self {
-        let file = OwnedFd::from(file);
-        self.spec.kernel.initramfs = Some(InheritedFd(file.as_raw_fd()));
-        self.descriptors.push(file);
-        self
-    }
-
     /// Starts the machine.
     ///
     /// # Panics

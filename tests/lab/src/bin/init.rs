@@ -45,10 +45,7 @@ fn work() -> Result<usize> {
             .with_context(|| format!("cannot load {}", module.display()))?;
     }
     anyhow::ensure!(Path::new("/dev/kvm").exists(), "the modules made no /dev/kvm");
-    for (name, disk) in [("root.erofs", "/dev/nvme0n1"), ("data.btrfs", "/dev/nvme0n2")] {
-        std::os::unix::fs::symlink(disk, Path::new("/image").join(name))
-            .with_context(|| format!("cannot name the disk {name}"))?;
-    }
+    name_disks().context("cannot name the disks")?;
     let filter = filter();
     let mut failed = 0;
     for test in sorted("/tests")? {
@@ -69,6 +66,16 @@ fn leave_first_root() -> rustix::io::Result<()> {
     rustix::process::chdir("/tmp")?;
     rustix::mount::mount_move(".", "/")?;
     rustix::process::chroot(".")
+}
+
+/// Gives each disk the name that the host gave it as its serial number: the kernel's own names depend on luck.
+fn name_disks() -> Result<()> {
+    for disk in sorted("/sys/block")? {
+        let Ok(serial) = fs::read_to_string(disk.join("device/serial")) else { continue };
+        let node = Path::new("/dev").join(disk.file_name().context("a disk without a name")?);
+        std::os::unix::fs::symlink(node, Path::new("/image").join(serial.trim()))?;
+    }
+    Ok(())
 }
 
 /// Returns what the host wants run, from the kernel's command line; all when it says nothing.
