@@ -9,6 +9,7 @@ mod world;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::service::InterceptorLayer;
@@ -30,7 +31,10 @@ pub struct Concierge {
 
 /// What the services share.
 #[derive(Debug, Clone)]
-struct Server(Arc<Mutex<World>>);
+struct Server {
+    world: Arc<Mutex<World>>,
+    pace: Duration,
+}
 
 impl Concierge {
     /// Serves `world` at `socket`.
@@ -45,8 +49,12 @@ impl Concierge {
             let _inside = runtime.enter();
             link::unix::listen(socket)?
         };
+        let pace = world.pace;
         let world = Arc::new(Mutex::new(world));
-        let server = Server(Arc::clone(&world));
+        let server = Server {
+            world: Arc::clone(&world),
+            pace,
+        };
         std::thread::spawn(move || {
             let serve = tonic::transport::Server::builder()
                 .layer(InterceptorLayer::new(link::request::same_protocol))
@@ -68,7 +76,7 @@ impl Concierge {
 impl Server {
     /// Notes the call and refuses it if the test wants that.
     fn called(&self, call: &str, about: &str) -> Result<MutexGuard<'_, World>, Status> {
-        let mut world = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         world
             .calls
             .push(format!("{call} {about}").trim_end().to_owned());
@@ -77,26 +85,39 @@ impl Server {
             None => Ok(world),
         }
     }
+
+    /// Returns a report that these stages took so many microseconds, at the world's pace.
+    fn stages(&self, stages: &[(&str, u64)]) -> Response<ProgressStream> {
+        let events: Vec<_> = stages
+            .iter()
+            .flat_map(|(name, took)| {
+                let name = *name;
+                [None, Some(*took)].map(|elapsed_us| {
+                    let name = name.to_owned();
+                    let stage = Stage { name, elapsed_us };
+                    Progress {
+                        event: Some(Event::Stage(stage)),
+                    }
+                })
+            })
+            .collect();
+        let (send, receive) = tokio::sync::mpsc::channel(1);
+        let pace = self.pace;
+        tokio::spawn(async move {
+            for event in events {
+                // A client that no longer listens ends the report.
+                if send.send(Ok(event)).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(pace).await;
+            }
+        });
+        Response::new(ReceiverStream::new(receive))
+    }
 }
 
 type ProgressStream = ReceiverStream<Result<Progress, Status>>;
 type ChunkStream = ReceiverStream<Result<Chunk, Status>>;
-
-/// Returns a report that these stages took so many microseconds.
-fn stages(stages: &[(&str, u64)]) -> Response<ProgressStream> {
-    let events = stages.iter().flat_map(|(name, took)| {
-        [None, Some(*took)].map(|elapsed_us| {
-            let stage = Stage {
-                name: (*name).to_owned(),
-                elapsed_us,
-            };
-            Ok(Progress {
-                event: Some(Event::Stage(stage)),
-            })
-        })
-    });
-    stream(events.collect())
-}
 
 fn chunks(data: &[u8]) -> Response<ChunkStream> {
     stream(

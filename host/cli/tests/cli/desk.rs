@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use fakes::concierge::{Concierge, World};
 use fakes::vshd::Vshd;
@@ -40,6 +41,14 @@ impl Desk {
         let mut desk = Self::without_daemon();
         let world = World::empty(desk.vshd.socket().to_owned());
         desk.start_daemon(world);
+        desk
+    }
+
+    /// With a daemon that has no VM yet and lets this time pass between two events of a start.
+    pub(crate) fn slow(pace: Duration) -> Self {
+        let mut desk = Self::without_daemon();
+        let world = World::empty(desk.vshd.socket().to_owned());
+        desk.start_daemon(World { pace, ..world });
         desk
     }
 

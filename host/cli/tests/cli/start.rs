@@ -1,7 +1,10 @@
 //! From nothing to a prompt: `testudo`, `testudo run`, and what is shown on the way.
 
-use crate::desk::Desk;
+use std::time::Duration;
+
 use wire::{Fault, Kind};
+
+use crate::desk::Desk;
 
 #[test]
 fn everything_that_is_missing_is_made() {
@@ -97,4 +100,38 @@ fn a_warm_start_draws_nothing_on_a_terminal() {
     seen.see("hello");
     assert_eq!(seen.rest().trim(), "");
     assert_eq!(seen.end(), 0);
+}
+
+#[test]
+fn a_slow_start_is_drawn_and_becomes_one_line() {
+    let desk = Desk::slow(Duration::from_millis(150));
+    let mut seen = desk.on_terminal("testudo", &["run", "--", "echo", "hello"]);
+    // Redrawn in place: the cursor goes up and what was there is erased.
+    seen.see("  kernel       512 ms\r\n");
+    seen.see("\x1b[J");
+    seen.see("  container    310 ms\r\n");
+    seen.see("\x1b[Jready in ");
+    seen.see("disk 12 ms, kernel 512 ms, agent 230 ms, network 15 ms, create 33 ms, container 310 ms, shell ");
+    seen.see("hello");
+    assert_eq!(seen.end(), 0);
+}
+
+#[test]
+fn a_slow_start_is_told_in_lines_without_a_terminal() {
+    let desk = Desk::slow(Duration::from_millis(150));
+    let shown = desk.run("vmc", &["start", "lab", "--no-shell"]);
+    let lines = "disk: 12 ms\nkernel: 512 ms\nagent: 230 ms\nnetwork: 15 ms\n";
+    assert_eq!(shown.to_string(), format!("--- stderr\n{lines}--- exit 0"));
+    let quiet =
+        Desk::slow(Duration::from_millis(150)).run("vmc", &["-q", "start", "lab", "--no-shell"]);
+    assert_eq!(quiet.to_string(), "--- exit 0");
+}
+
+#[test]
+fn an_interrupt_ends_a_start() {
+    let desk = Desk::slow(Duration::from_secs(20));
+    let mut seen = desk.on_terminal("testudo", &[]);
+    seen.see("disk");
+    seen.type_in("\x03");
+    assert_eq!(seen.end(), 130);
 }

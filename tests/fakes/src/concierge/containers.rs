@@ -12,7 +12,7 @@ use wire::proto::{
 use wire::{Fault, Kind};
 
 use super::world::container;
-use super::{ChunkStream, ProgressStream, Server, chunks, not_found, stages};
+use super::{ChunkStream, ProgressStream, Server, chunks, not_found};
 
 /// Returns the VM that the call is for.
 fn vm<T>(request: &Request<T>) -> Result<String, Status> {
@@ -50,7 +50,7 @@ impl Containers for Server {
         let made = container(&header.container, ContainerState::Stopped);
         world.containers.entry(vm).or_default().push(made);
         world.made.push((header, files));
-        Ok(stages(&[("create", 33_000)]))
+        Ok(self.stages(&[("create", 33_000)]))
     }
 
     async fn start(
@@ -64,10 +64,10 @@ impl Containers for Server {
             .container(&vm, &name)
             .ok_or_else(|| not_found("container", &name))?;
         if found.state() == ContainerState::Running {
-            return Ok(stages(&[]));
+            return Ok(self.stages(&[]));
         }
         *found = container(&name, ContainerState::Running);
-        Ok(stages(&[("container", 310_000)]))
+        Ok(self.stages(&[("container", 310_000)]))
     }
 
     async fn stop(&self, request: Request<StopContainer>) -> Result<Response<Empty>, Status> {
@@ -139,7 +139,7 @@ impl Containers for Server {
             .ok_or_else(|| not_found("container", &name))?;
         let copy = container(&new_name, ContainerState::Stopped);
         world.containers.entry(vm).or_default().push(copy);
-        Ok(stages(&[("copy", 5_000)]))
+        Ok(self.stages(&[("copy", 5_000)]))
     }
 
     async fn list(&self, request: Request<Empty>) -> Result<Response<ContainerList>, Status> {

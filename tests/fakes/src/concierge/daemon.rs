@@ -5,7 +5,7 @@ use wire::PROTOCOL;
 use wire::proto::daemon_server::Daemon;
 use wire::proto::{Empty, VersionReply};
 
-use super::{ProgressStream, Server, stages};
+use super::{ProgressStream, Server};
 
 #[async_trait]
 impl Daemon for Server {
@@ -26,6 +26,6 @@ impl Daemon for Server {
         for vm in &mut world.vms {
             *vm = super::world::stopped_vm(&vm.name);
         }
-        Ok(stages(&[("stop", 40_000)]))
+        Ok(self.stages(&[("stop", 40_000)]))
     }
 }

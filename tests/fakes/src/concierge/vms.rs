@@ -10,7 +10,7 @@ use wire::proto::{
 };
 
 use super::world::{running_vm, stopped_vm};
-use super::{ChunkStream, ProgressStream, Server, chunks, not_found, stages};
+use super::{ChunkStream, ProgressStream, Server, chunks, not_found};
 
 #[async_trait]
 impl Vms for Server {
@@ -31,7 +31,7 @@ impl Vms for Server {
         self.called("Vms.Create", &about)?
             .vms
             .push(stopped_vm(&create.vm));
-        Ok(stages(&[("disk", 12_000)]))
+        Ok(self.stages(&[("disk", 12_000)]))
     }
 
     async fn start(&self, request: Request<StartVm>) -> Result<Response<ProgressStream>, Status> {
@@ -51,7 +51,7 @@ impl Vms for Server {
             *vm = running_vm(&name);
         }
         world.containers.entry(name).or_default();
-        Ok(stages(&report))
+        Ok(self.stages(&report))
     }
 
     async fn stop(&self, request: Request<StopVm>) -> Result<Response<ProgressStream>, Status> {
@@ -62,7 +62,7 @@ impl Vms for Server {
         let mut world = self.called("Vms.Stop", &format!("{name} {timeout_ms}"))?;
         let vm = world.vm(&name).ok_or_else(|| not_found("VM", &name))?;
         *vm = stopped_vm(&name);
-        Ok(stages(&[("stop", 40_000)]))
+        Ok(self.stages(&[("stop", 40_000)]))
     }
 
     async fn kill(&self, request: Request<VmRef>) -> Result<Response<Empty>, Status> {
@@ -117,7 +117,7 @@ impl Vms for Server {
             .vm(&name)
             .ok_or_else(|| not_found("VM", &name))?
             .disk_bytes = disk_bytes;
-        Ok(stages(&[("resize", 7_000)]))
+        Ok(self.stages(&[("resize", 7_000)]))
     }
 
     async fn export(&self, request: Request<VmRef>) -> Result<Response<ChunkStream>, Status> {
@@ -144,7 +144,7 @@ impl Vms for Server {
         self.called("Vms.Import", &format!("{name} {bytes}"))?
             .vms
             .push(stopped_vm(&name));
-        Ok(stages(&[("import", 9_000)]))
+        Ok(self.stages(&[("import", 9_000)]))
     }
 
     async fn logs(&self, request: Request<VmLogsRequest>) -> Result<Response<ChunkStream>, Status> {

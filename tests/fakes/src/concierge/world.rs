@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use wire::Fault;
 use wire::proto::{
@@ -32,6 +33,8 @@ pub struct World {
     pub refusals: BTreeMap<String, Fault>,
     /// The calls so far, each with what it was about.
     pub calls: Vec<String>,
+    /// Time between two events of a report; read when the daemon starts.
+    pub pace: Duration,
     /// Headers of containers that were made, and their files.
     pub made: Vec<(CreateContainerHeader, Vec<Vec<u8>>)>,
 }
@@ -55,6 +58,7 @@ impl World {
             vsock,
             refusals: BTreeMap::new(),
             calls: Vec::new(),
+            pace: Duration::ZERO,
             made: Vec::new(),
         }
     }
