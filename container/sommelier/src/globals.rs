@@ -18,6 +18,9 @@ use wl_proxy::protocols::wayland::wl_data_device_manager::{
 };
 use wl_proxy::protocols::wayland::wl_data_offer::{WlDataOffer, WlDataOfferHandler};
 use wl_proxy::protocols::wayland::wl_display::{WlDisplay, WlDisplayHandler};
+use wl_proxy::protocols::relative_pointer_unstable_v1::zwp_relative_pointer_manager_v1::ZwpRelativePointerManagerV1;
+use wl_proxy::protocols::wayland::wl_output::WlOutput;
+use wl_proxy::protocols::xdg_output_unstable_v1::zxdg_output_manager_v1::ZxdgOutputManagerV1;
 use wl_proxy::protocols::wayland::wl_registry::{WlRegistry, WlRegistryHandler};
 use wl_proxy::protocols::wayland::wl_seat::WlSeat;
 use wl_proxy::protocols::wayland::wl_shm::WlShm;
@@ -37,6 +40,7 @@ use crate::presentation::PresentationHandler;
 use crate::shm::{Pools, ShmHandler};
 use crate::surface::{CompositorHandler, Surfaces, with_surface};
 use crate::xwm::bridge::{Bridge, InputWatch, ShellHandler};
+use crate::xwm::scale::Converter;
 
 /// What the handlers of one client share.
 #[derive(Clone)]
@@ -85,22 +89,41 @@ impl Context {
                     .downcast::<ZwpPrimarySelectionDeviceManagerV1>()
                     .set_handler(handler);
             }
-            ObjectInterface::WlSeat => {
+            interface => {
                 if let Some(bridge) = &self.bridge {
-                    object
-                        .downcast::<WlSeat>()
-                        .set_handler(InputWatch(bridge.clone()));
+                    adopt_for_x(bridge, interface, object);
                 }
             }
-            ObjectInterface::XwaylandShellV1 => {
-                if let Some(bridge) = &self.bridge {
-                    object
-                        .downcast::<XwaylandShellV1>()
-                        .set_handler(ShellHandler(bridge.clone()));
-                }
-            }
-            _ => {}
         }
+    }
+}
+
+/// Hangs the handlers on what only Xwayland needs them for.
+fn adopt_for_x(bridge: &Rc<Bridge>, interface: ObjectInterface, object: &Rc<dyn Object>) {
+    let converter = Converter(bridge.scale.clone());
+    match interface {
+        ObjectInterface::WlSeat => {
+            object
+                .downcast::<WlSeat>()
+                .set_handler(InputWatch(bridge.clone()));
+        }
+        ObjectInterface::XwaylandShellV1 => {
+            object
+                .downcast::<XwaylandShellV1>()
+                .set_handler(ShellHandler(bridge.clone()));
+        }
+        ObjectInterface::WlOutput => object.downcast::<WlOutput>().set_handler(converter),
+        ObjectInterface::ZxdgOutputManagerV1 => {
+            object
+                .downcast::<ZxdgOutputManagerV1>()
+                .set_handler(converter);
+        }
+        ObjectInterface::ZwpRelativePointerManagerV1 => {
+            object
+                .downcast::<ZwpRelativePointerManagerV1>()
+                .set_handler(converter);
+        }
+        _ => {}
     }
 }
 

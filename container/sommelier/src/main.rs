@@ -45,6 +45,11 @@ struct Arguments {
     #[arg(long, default_value = "Xwayland")]
     xwayland: String,
 
+    /// X pixels for each unit of the host's screen; without it, as many as its sharpest screen has. One is for
+    /// programs that know nothing of DPI.
+    #[arg(long, env = "SOMMELIER_SCALE")]
+    scale: Option<f64>,
+
     /// Packs pixels with LZ4, for hosts that are not this machine.
     #[arg(long)]
     compress: bool,
@@ -90,7 +95,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     });
     let (listener, sockets) = listen::sockets(&arguments.socket, arguments.display)?;
     let program = arguments.xwayland.clone();
+    let scale = arguments.scale;
     let display = Display {
+        scale,
         number: arguments.display,
         sockets,
         program,

@@ -7,16 +7,19 @@ use std::rc::Rc;
 
 use wayland::channel::{Memory, Shared};
 use wl_proxy::object::{ObjectCoreApi, ObjectUtils};
+use wl_proxy::protocols::viewporter::wp_viewport::WpViewport;
 use wl_proxy::protocols::wayland::wl_buffer::WlBuffer;
 use wl_proxy::protocols::wayland::wl_callback::{WlCallback, WlCallbackHandler};
 use wl_proxy::protocols::wayland::wl_compositor::{WlCompositor, WlCompositorHandler};
 use wl_proxy::protocols::wayland::wl_output::WlOutputTransform;
+use wl_proxy::protocols::wayland::wl_region::WlRegion;
 use wl_proxy::protocols::wayland::wl_surface::{WlSurface, WlSurfaceHandler};
 
 use crate::damage::{Damage, History, Rect};
-use crate::shm::with_buffer;
+use crate::shm::{Buffer, with_buffer};
 use crate::stats::Stats;
 use crate::xwm::bridge::Bridge;
+use crate::xwm::scale::{Converter, fit};
 
 /// Commits with pixels that may be under way before clients are told to wait: one being shown,
 /// one on the link. More only adds delay.
@@ -75,6 +78,13 @@ impl WlCompositorHandler for CompositorHandler {
         }
         id.set_handler(surface);
     }
+
+    fn handle_create_region(&mut self, slf: &Rc<WlCompositor>, id: &Rc<WlRegion>) {
+        slf.send_create_region(id);
+        if let Some(bridge) = &self.0.bridge {
+            id.set_handler(Converter(bridge.scale.clone()));
+        }
+    }
 }
 
 /// One surface.
@@ -95,6 +105,8 @@ pub(crate) struct Surface {
     viewport: bool,
     history: History,
     gate: Gate,
+    /// What makes an X window smaller than its pixels.
+    fitted: Option<Rc<WpViewport>>,
 }
 
 /// Whether what the client draws goes on to the host. X windows are drawn before the compositor has
@@ -118,6 +130,32 @@ impl Surface {
             viewport: false,
             history: History::default(),
             gate: Gate::Open,
+            fitted: None,
+        }
+    }
+
+    /// Makes an X window as large as its pixels are worth; the window manager's scale may change.
+    fn fit_scale(&mut self, surface: &Rc<WlSurface>) {
+        let Some(bridge) = &self.shared.bridge else {
+            return;
+        };
+        let Some(size) = self
+            .attached
+            .as_ref()
+            .and_then(|buffer| with_buffer(buffer, Buffer::size))
+        else {
+            return;
+        };
+        if bridge.scale.is_one() && self.fitted.is_none() {
+            return;
+        }
+        if self.fitted.is_none() {
+            self.fitted = bridge
+                .viewporter()
+                .map(|viewporter| viewporter.new_send_get_viewport(surface));
+        }
+        if let Some(viewport) = &self.fitted {
+            fit(&bridge.scale, viewport, size);
         }
     }
 
@@ -139,6 +177,7 @@ impl Surface {
     }
 
     fn commit(&mut self, surface: &Rc<WlSurface>) {
+        self.fit_scale(surface);
         if self.shared.channel.borrow().status().copies {
             self.send_pixels(surface);
         } else if self.attached.take().is_some() {
@@ -271,6 +310,9 @@ impl WlSurfaceHandler for Surface {
     fn handle_destroy(&mut self, slf: &Rc<WlSurface>) {
         if let Some(bridge) = &self.shared.bridge {
             bridge.surface_gone(slf);
+        }
+        if let Some(viewport) = self.fitted.take() {
+            viewport.send_destroy();
         }
         self.shared.stats.forget(slf.unique_id());
         slf.send_destroy();

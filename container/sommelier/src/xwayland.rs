@@ -18,6 +18,7 @@ use x11rb::rust_connection::{DefaultStream, RustConnection};
 use crate::client::{Connection, Keeper, Shop};
 use crate::globals::DisplayHandler;
 use crate::xwm::bridge::Bridge;
+use crate::xwm::scale::Scale;
 use crate::xwm::{Xwm, own};
 
 /// How long Xwayland may take to answer its manager.
@@ -36,6 +37,8 @@ pub(crate) struct Display {
     pub(crate) number: u32,
     /// The sockets on which programs connect.
     pub(crate) sockets: Vec<OwnedFd>,
+    /// X pixels for each unit of the compositor; without it, as many as the sharpest screen has.
+    pub(crate) scale: Option<f64>,
     /// The X server's program.
     pub(crate) program: String,
 }
@@ -70,7 +73,7 @@ fn run_once(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
     ours.set_nonblocking(true)
         .context("cannot prepare a socket")?;
     let mut child = start(display, theirs.into(), server.into())?;
-    let outcome = run_session(shop, ours.into(), manager);
+    let outcome = run_session(shop, display.scale, ours.into(), manager);
     // An X server without its manager shows nothing.
     let _ = child.kill();
     let _ = child.wait();
@@ -97,12 +100,17 @@ fn start(display: &Display, wayland: OwnedFd, manager: OwnedFd) -> anyhow::Resul
         .with_context(|| format!("cannot start {}", display.program))
 }
 
-fn run_session(shop: &Arc<Shop>, socket: OwnedFd, manager: UnixStream) -> anyhow::Result<()> {
+fn run_session(
+    shop: &Arc<Shop>,
+    scale: Option<f64>,
+    socket: OwnedFd,
+    manager: UnixStream,
+) -> anyhow::Result<()> {
     let connection = Connection::open(shop, "Xwayland")?;
     let stats = shop.clients.add(0, "Xwayland".to_owned());
-    let bridge = Rc::new(Bridge::default());
+    let bridge = Bridge::new(Scale::new(scale));
     let context = connection.context(stats.clone(), Some(bridge.clone()));
-    let own = own::collect(&connection.state);
+    let own = own::collect(&connection.state, &bridge);
     let sockets = (&Rc::new(socket), &connection.server);
     let session = Session::new(connection.state, sockets, connection.channel, Side::Guest)?;
     session

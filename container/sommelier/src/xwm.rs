@@ -18,6 +18,7 @@ mod offers;
 mod outgoing;
 pub(crate) mod own;
 mod properties;
+pub(crate) mod scale;
 mod selection;
 mod setup;
 mod show;
@@ -86,7 +87,7 @@ impl Xwm {
         let x = Rc::new(x);
         let atoms = Rc::new(Atoms::new(&*x)?.reply()?);
         let root = x.setup().roots[0].root;
-        let manager = setup::take_over(&x, &atoms, root)?;
+        let manager = setup::take_over(&x, &atoms, root, bridge.scale.factor())?;
         let selections = Selections::new(x.clone(), atoms.clone(), channel, bridge.clone(), root)?;
         Ok(Self {
             x,

@@ -8,13 +8,16 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
 
+use wl_proxy::fixed::Fixed;
 use wl_proxy::object::ObjectCoreApi;
+use wl_proxy::protocols::viewporter::wp_viewporter::WpViewporter;
 use wl_proxy::protocols::wayland::wl_keyboard::{
     WlKeyboard, WlKeyboardHandler, WlKeyboardKeyState,
 };
 use wl_proxy::protocols::wayland::wl_pointer::{WlPointer, WlPointerButtonState, WlPointerHandler};
 use wl_proxy::protocols::wayland::wl_seat::{WlSeat, WlSeatHandler};
 use wl_proxy::protocols::wayland::wl_surface::WlSurface;
+use wl_proxy::protocols::wayland::wl_touch::WlTouch;
 use wl_proxy::protocols::xdg_shell::xdg_popup::{XdgPopup, XdgPopupHandler};
 use wl_proxy::protocols::xdg_shell::xdg_surface::{XdgSurface, XdgSurfaceHandler};
 use wl_proxy::protocols::xdg_shell::xdg_toplevel::{XdgToplevel, XdgToplevelHandler};
@@ -26,6 +29,7 @@ use wl_proxy::protocols::xwayland_shell_v1::xwayland_surface_v1::{
 };
 
 use super::offers::Offer;
+use super::scale::{Converter, Scale};
 use super::selection::Kind;
 use super::window::Role;
 use crate::surface::with_surface;
@@ -54,7 +58,6 @@ pub(crate) enum Happening {
 }
 
 /// What both sides share.
-#[derive(Default)]
 pub(crate) struct Bridge {
     happenings: RefCell<VecDeque<Happening>>,
     /// Surfaces of xwayland-shell by serial, not yet matched.
@@ -65,11 +68,39 @@ pub(crate) struct Bridge {
     roles: RefCell<HashMap<u64, Weak<Role>>>,
     /// The seat Xwayland uses.
     pub(crate) seat: RefCell<Option<Rc<WlSeat>>>,
+    /// X pixels for each unit of the compositor.
+    pub(crate) scale: Rc<Scale>,
+    viewporter: RefCell<Option<Rc<WpViewporter>>>,
     /// The serial of the last key, button or focus, which requests must carry.
     pub(crate) serial: Cell<u32>,
 }
 
 impl Bridge {
+    /// Returns the bridge of a new X session, whose world is larger than the compositor's by `scale`.
+    #[must_use]
+    pub(crate) fn new(scale: Rc<Scale>) -> Rc<Self> {
+        Rc::new(Self {
+            happenings: RefCell::default(),
+            by_serial: RefCell::default(),
+            by_number: RefCell::default(),
+            roles: RefCell::default(),
+            seat: RefCell::default(),
+            serial: Cell::new(0),
+            scale,
+            viewporter: RefCell::default(),
+        })
+    }
+
+    /// Returns what makes windows smaller than their pixels, if the host has it.
+    pub(crate) fn viewporter(&self) -> Option<Rc<WpViewporter>> {
+        self.viewporter.borrow().clone()
+    }
+
+    /// Takes what makes windows smaller than their pixels.
+    pub(crate) fn set_viewporter(&self, viewporter: Rc<WpViewporter>) {
+        *self.viewporter.borrow_mut() = Some(viewporter);
+    }
+
     /// Notes something.
     pub(crate) fn note(&self, happening: Happening) {
         self.happenings.borrow_mut().push_back(happening);
@@ -167,9 +198,30 @@ impl WlSeatHandler for InputWatch {
         *self.0.seat.borrow_mut() = Some(slf.clone());
         id.set_handler(self.clone());
     }
+
+    fn handle_get_touch(&mut self, slf: &Rc<WlSeat>, id: &Rc<WlTouch>) {
+        slf.send_get_touch(id);
+        id.set_handler(Converter(self.0.scale.clone()));
+    }
 }
 
 impl WlPointerHandler for InputWatch {
+    fn handle_enter(
+        &mut self,
+        slf: &Rc<WlPointer>,
+        serial: u32,
+        surface: &Rc<WlSurface>,
+        x: Fixed,
+        y: Fixed,
+    ) {
+        let scale = &self.0.scale;
+        slf.send_enter(serial, surface, scale.point(x), scale.point(y));
+    }
+
+    fn handle_motion(&mut self, slf: &Rc<WlPointer>, time: u32, x: Fixed, y: Fixed) {
+        slf.send_motion(time, self.0.scale.point(x), self.0.scale.point(y));
+    }
+
     fn handle_button(
         &mut self,
         slf: &Rc<WlPointer>,
@@ -190,7 +242,9 @@ impl WlPointerHandler for InputWatch {
         hotspot_x: i32,
         hotspot_y: i32,
     ) {
-        slf.send_set_cursor(serial, surface, hotspot_x, hotspot_y);
+        let scale = &self.0.scale;
+        let (x, y) = (scale.to_wayland(hotspot_x), scale.to_wayland(hotspot_y));
+        slf.send_set_cursor(serial, surface, x, y);
         // A cursor is shown at once; it never becomes a window.
         if let Some(surface) = surface {
             with_surface(surface, |handler| handler.open(surface));

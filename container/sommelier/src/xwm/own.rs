@@ -13,6 +13,8 @@ use wl_proxy::protocols::xdg_decoration_unstable_v1::zxdg_decoration_manager_v1:
 use wl_proxy::protocols::xdg_shell::xdg_wm_base::{XdgWmBase, XdgWmBaseHandler};
 use wl_proxy::state::State;
 
+use super::bridge::Bridge;
+
 /// The versions used here.
 const WM_BASE_VERSION: u32 = 3;
 const DATA_VERSION: u32 = 3;
@@ -38,16 +40,16 @@ pub(crate) type Shared = Rc<RefCell<Own>>;
 
 /// Asks the host of `state` for its globals.
 #[must_use]
-pub(crate) fn collect(state: &Rc<State>) -> Shared {
+pub(crate) fn collect(state: &Rc<State>, bridge: &Rc<Bridge>) -> Shared {
     let own = Shared::default();
     state
         .display()
         .new_send_get_registry()
-        .set_handler(Collector(own.clone()));
+        .set_handler(Collector(own.clone(), bridge.clone()));
     own
 }
 
-struct Collector(Shared);
+struct Collector(Shared, Rc<Bridge>);
 
 impl WlRegistryHandler for Collector {
     fn handle_global(
@@ -64,6 +66,7 @@ impl WlRegistryHandler for Collector {
                 base.set_handler(Pong);
                 own.wm_base = Some(base);
             }
+            ObjectInterface::WpViewporter => self.1.set_viewporter(bind(slf, name, 1)),
             ObjectInterface::ZxdgDecorationManagerV1 => own.decorations = Some(bind(slf, name, 1)),
             ObjectInterface::WlDataDeviceManager => {
                 own.data = Some(bind(slf, name, version.min(DATA_VERSION)));

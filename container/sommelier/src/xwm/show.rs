@@ -151,7 +151,9 @@ impl Xwm {
         toplevel.send_set_parent(parent.and_then(|role| role.as_toplevel()));
         let [left, right, top, bottom] = *shadow;
         let (wide, high) = (left + right, top + bottom);
-        let inner = |(width, height): (i32, i32)| ((width - wide).max(1), (height - high).max(1));
+        let scale = &self.bridge.scale;
+        let inner =
+            |(width, height): (i32, i32)| scale.size_to_wayland((width - wide, height - high));
         let (min, max) = (
             min_size.map_or((0, 0), inner),
             max_size.map_or((0, 0), inner),
@@ -206,7 +208,9 @@ impl Xwm {
         let after = window.states;
         if width > 0 && height > 0 {
             let [left, right, top, bottom] = window.properties.shadow;
-            let size = |inner: i32, edges: i32| u32::try_from(inner + edges).unwrap_or(1);
+            let scale = &self.bridge.scale;
+            let size =
+                |inner: i32, edges: i32| u32::try_from(scale.to_x(inner) + edges).unwrap_or(1);
             let aux = ConfigureWindowAux::new()
                 .x(0)
                 .y(0)
@@ -272,7 +276,13 @@ impl Xwm {
             RoleKind::Toplevel(_) => self.tell_geometry(window, role),
             RoleKind::Popup(_, parent) => {
                 if let Some(parent) = self.windows.get(parent) {
-                    role.reposition(&self.own.borrow(), window.place, parent.frame_place());
+                    let scale = &self.bridge.scale;
+                    role.reposition(
+                        &self.own.borrow(),
+                        scale,
+                        window.place,
+                        parent.frame_place(),
+                    );
                 }
             }
         }

@@ -19,6 +19,7 @@ use wl_proxy::protocols::xdg_shell::xdg_wm_base::XdgWmBase;
 use super::bridge::{Bridge, WindowId, WindowWatch};
 use super::own::Own;
 use super::properties::Properties;
+use super::scale::Scale;
 use crate::surface::with_surface;
 
 /// The version of xdg-shell that can move popups.
@@ -152,7 +153,7 @@ impl Role {
         let base = own.wm_base.as_ref()?;
         let parent_role = parent.role.as_ref()?;
         let xdg_surface = watched(base, bridge, id, surface);
-        let positioner = positioner(base, place, parent.frame_place());
+        let positioner = positioner(base, &bridge.scale, place, parent.frame_place());
         let popup = xdg_surface.new_send_get_popup(Some(&parent_role.xdg_surface), &positioner);
         popup.set_handler(WindowWatch(bridge.clone(), id));
         positioner.send_destroy();
@@ -166,7 +167,7 @@ impl Role {
     }
 
     /// Moves a popup to `place` of the X world, over a window at `parent`.
-    pub(crate) fn reposition(&self, own: &Own, place: Place, parent: Place) {
+    pub(crate) fn reposition(&self, own: &Own, scale: &Scale, place: Place, parent: Place) {
         let RoleKind::Popup(popup, _) = &self.kind else {
             return;
         };
@@ -177,7 +178,7 @@ impl Role {
         else {
             return;
         };
-        let positioner = positioner(base, place, parent);
+        let positioner = positioner(base, scale, place, parent);
         popup.send_reposition(&positioner, 0);
         positioner.send_destroy();
     }
@@ -257,10 +258,20 @@ impl Window {
 
 /// Describes the one place where a popup may be: nothing may be adjusted, since the program takes for
 /// granted that it got what it asked for.
-fn positioner(base: &Rc<XdgWmBase>, place: Place, parent: Place) -> Rc<XdgPositioner> {
+fn positioner(
+    base: &Rc<XdgWmBase>,
+    scale: &Scale,
+    place: Place,
+    parent: Place,
+) -> Rc<XdgPositioner> {
     let positioner = base.new_send_create_positioner();
-    positioner.send_set_size(place.width.max(1), place.height.max(1));
-    positioner.send_set_anchor_rect(place.x - parent.x, place.y - parent.y, 1, 1);
+    let (width, height) = scale.size_to_wayland((place.width, place.height));
+    positioner.send_set_size(width, height);
+    let (x, y) = (
+        scale.to_wayland(place.x - parent.x),
+        scale.to_wayland(place.y - parent.y),
+    );
+    positioner.send_set_anchor_rect(x, y, 1, 1);
     positioner.send_set_anchor(XdgPositionerAnchor::TOP_LEFT);
     positioner.send_set_gravity(XdgPositionerGravity::BOTTOM_RIGHT);
     positioner.send_set_constraint_adjustment(XdgPositionerConstraintAdjustment(0));
