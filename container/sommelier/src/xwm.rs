@@ -136,6 +136,7 @@ impl Xwm {
     fn handle_happening(&mut self, happening: Happening) -> Result<(), XwmError> {
         match happening {
             Happening::Associated(serial) => self.associate_serial(serial),
+            Happening::Created(number) => self.associate_created(number),
             Happening::Proposed(id, width, height, states) => {
                 self.propose(id, (width, height), &states)
             }

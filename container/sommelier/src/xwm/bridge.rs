@@ -41,6 +41,8 @@ pub(crate) type WindowId = u32;
 pub(crate) enum Happening {
     /// A surface has said which X window it shows, by the serial of xwayland-shell.
     Associated(u64),
+    /// Xwayland has made the surface with this number.
+    Created(u32),
     /// The compositor proposes a size (zero for "as you like") and states to a window.
     Proposed(WindowId, i32, i32, Vec<u32>),
     /// The compositor wants its last proposal acknowledged.
@@ -125,6 +127,7 @@ impl Bridge {
     pub(crate) fn add_surface(&self, surface: &Rc<WlSurface>) {
         if let Some(number) = surface.client_id() {
             self.by_number.borrow_mut().insert(number, surface.clone());
+            self.note(Happening::Created(number));
         }
     }
 

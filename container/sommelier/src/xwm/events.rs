@@ -86,7 +86,7 @@ impl Xwm {
             return Ok(());
         };
         window.mapped = false;
-        window.awaited = None;
+        (window.awaited, window.awaited_number) = (None, None);
         if !window.override_redirect {
             self.set_wm_state(id, false)?;
         }
@@ -169,7 +169,7 @@ impl Xwm {
         if event.type_ == atoms.WL_SURFACE_SERIAL {
             self.awaits_serial(id, u64::from(data[1]) << 32 | u64::from(data[0]))
         } else if event.type_ == atoms.WL_SURFACE_ID {
-            self.associate_number(id, data[0])
+            self.awaits_number(id, data[0])
         } else if event.type_ == atoms._NET_WM_STATE {
             self.state_asked(id, data[0], [data[1], data[2]])
         } else if event.type_ == atoms.WM_CHANGE_STATE && data[0] == ICONIC {

@@ -60,8 +60,30 @@ impl Xwm {
         }
     }
 
-    /// Handles a window of an older Xwayland that says its surface's number.
-    pub(super) fn associate_number(&mut self, id: WindowId, number: u32) -> Result<(), XwmError> {
+    /// Handles a window of an older Xwayland that says its surface's number, which may come before or after the
+    /// surface itself.
+    pub(super) fn awaits_number(&mut self, id: WindowId, number: u32) -> Result<(), XwmError> {
+        let Some(window) = self.windows.get_mut(&id) else {
+            return Ok(());
+        };
+        match self.bridge.by_number(number) {
+            Some(surface) => self.associate(id, surface),
+            None => {
+                window.awaited_number = Some(number);
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles a surface that an older Xwayland has made.
+    pub(super) fn associate_created(&mut self, number: u32) -> Result<(), XwmError> {
+        let waiting = self
+            .windows
+            .values()
+            .find(|window| window.awaited_number == Some(number));
+        let Some(id) = waiting.map(|window| window.id) else {
+            return Ok(());
+        };
         match self.bridge.by_number(number) {
             Some(surface) => self.associate(id, surface),
             None => Ok(()),
@@ -73,6 +95,7 @@ impl Xwm {
             return Ok(());
         };
         window.unshow();
+        (window.awaited, window.awaited_number) = (None, None);
         window.surface = Some(surface);
         self.show(id)
     }

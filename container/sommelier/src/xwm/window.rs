@@ -56,6 +56,8 @@ pub(crate) struct Window {
     pub(crate) mapped: bool,
     /// The serial of xwayland-shell it waits for.
     pub(crate) awaited: Option<u64>,
+    /// The number of the surface it waits for, with an older Xwayland.
+    pub(crate) awaited_number: Option<u32>,
     /// The surface Xwayland draws it on.
     pub(crate) surface: Option<Rc<WlSurface>>,
     /// What the compositor knows it as.
@@ -219,6 +221,7 @@ impl Window {
             properties: Properties::default(),
             mapped: false,
             awaited: None,
+            awaited_number: None,
             surface: None,
             role: None,
             configured: false,
