@@ -7,12 +7,14 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use link::config::EngineChoice;
+use spec::fd::InheritedFd;
 use spec::vm::{Function, VmSpec};
 use tokio::net::UnixStream;
-use wire::{Fault, Kind};
+use wire::{Bytes, Fault, Kind};
 
 use crate::log::Log;
 
@@ -31,20 +33,38 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
     /// When sockets cannot be made.
     fn plug(&self, function: &Function, path: &Path) -> io::Result<Plug>;
 
-    /// Returns how the program is started for `spec`.
+    /// Returns whether it serves disks that may grow itself, because it cannot be told by a daemon that one has.
+    fn serves_growing_disks(&self) -> bool;
+
+    /// Returns how the program is started for `spec`, with the disks that it serves itself after all others.
     ///
     /// # Errors
     /// When the specification cannot be handed over.
-    fn invocation(&self, spec: &VmSpec) -> io::Result<Invocation>;
+    fn invocation(&self, spec: &VmSpec, own_disks: &[OwnDisk]) -> io::Result<Invocation>;
 
     /// Takes the other end of [`VmSpec::control`].
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control>;
 }
 
 /// What a running engine can be asked.
-pub(crate) trait Control: fmt::Debug + Send {
+pub(crate) trait Control: fmt::Debug + Send + Sync {
     /// Presses the power button; a guest without one does not notice.
     fn power_button(&self);
+
+    /// Lets the guest see that the file of disk `name` has `size` bytes now.
+    fn disk_grew(&self, name: &str, size: Bytes) -> Answer;
+}
+
+/// What comes of a request to an engine.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// A disk that an engine serves itself.
+#[derive(Debug)]
+pub(crate) struct OwnDisk {
+    /// Its name and serial number.
+    pub(crate) name: &'static str,
+    /// The raw image, open for reading and writing.
+    pub(crate) image: InheritedFd,
 }
 
 /// The two ends of a device's vhost-user socket.

@@ -15,7 +15,7 @@ use spec::vm::{Device, Function, VmSpec};
 use tokio::net::UnixStream;
 use wire::{Fault, Kind};
 
-use super::{Control, Engine, Invocation, Plug, qmp};
+use super::{Control, Engine, Invocation, OwnDisk, Plug, qmp};
 use crate::log::Log;
 use crate::network::MTU;
 
@@ -29,6 +29,10 @@ const MACHINE: &str =
 
 /// Without ACPI a guest ends by resetting, which `-no-reboot` turns into an exit; a panic does the same.
 const KERNEL_ARGUMENTS: &str = "reboot=t panic=-1";
+
+/// The descriptor set of the console; those of disks follow.
+const CONSOLE_SET: usize = 1;
+const FIRST_DISK_SET: usize = CONSOLE_SET + 1;
 
 /// Everything that QEMU's filter can deny.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -96,10 +100,15 @@ impl Engine for Qemu {
         })
     }
 
-    fn invocation(&self, spec: &VmSpec) -> io::Result<Invocation> {
+    /// QEMU 7.2 learns of a vhost-user disk's new size only by a message that the daemon's library cannot send.
+    fn serves_growing_disks(&self) -> bool {
+        true
+    }
+
+    fn invocation(&self, spec: &VmSpec, own_disks: &[OwnDisk]) -> io::Result<Invocation> {
         Ok(Invocation {
             program: self.program.clone(),
-            arguments: arguments(spec)?,
+            arguments: arguments(spec, own_disks)?,
             descriptors: Vec::new(),
         })
     }
@@ -109,7 +118,7 @@ impl Engine for Qemu {
     }
 }
 
-fn arguments(spec: &VmSpec) -> io::Result<Vec<String>> {
+fn arguments(spec: &VmSpec, own_disks: &[OwnDisk]) -> io::Result<Vec<String>> {
     let memory = spec.memory.0;
     let mut arguments = Arguments::default();
     arguments
@@ -141,12 +150,21 @@ fn arguments(spec: &VmSpec) -> io::Result<Vec<String>> {
     arguments
         .push("-chardev", format!("socket,id=control,fd={}", spec.control))
         .push("-mon", "chardev=control,mode=control")
-        .push("-add-fd", format!("fd={},set=1", spec.console.output))
-        .push("-chardev", "file,id=console,path=/dev/fdset/1,append=on")
+        .push(
+            "-add-fd",
+            format!("fd={},set={CONSOLE_SET}", spec.console.output),
+        )
+        .push(
+            "-chardev",
+            format!("file,id=console,path=/dev/fdset/{CONSOLE_SET},append=on"),
+        )
         .push("-device", "virtio-serial-device")
         .push("-device", "virtconsole,chardev=console");
     for device in &spec.devices {
         add_device(&mut arguments, device)?;
+    }
+    for (number, disk) in own_disks.iter().enumerate() {
+        add_own_disk(&mut arguments, disk, FIRST_DISK_SET + number);
     }
     Ok(arguments.0)
 }
@@ -157,6 +175,23 @@ fn kernel_arguments(cmdline: &str) -> String {
         arguments.push_str(&format!(" {TIMERS}{khz}"));
     }
     arguments
+}
+
+/// Locks are concierge's business (`disk::Folder::lock`); what the guest discards is free on the host.
+fn add_own_disk(arguments: &mut Arguments, disk: &OwnDisk, set: usize) {
+    let OwnDisk { name, image } = disk;
+    arguments
+        .push("-add-fd", format!("fd={image},set={set}"))
+        .push(
+            "-blockdev",
+            format!(
+                "driver=file,node-name={name},filename=/dev/fdset/{set},locking=off,discard=unmap"
+            ),
+        )
+        .push(
+            "-device",
+            format!("virtio-blk-device,drive={name},serial={name}"),
+        );
 }
 
 fn add_device(arguments: &mut Arguments, device: &Device) -> io::Result<()> {

@@ -1,80 +1,108 @@
-//! QEMU's control socket on the host: just enough of its machine protocol to press the power button and to log
-//! why the machine ended.
+//! QEMU's control socket on the host: just enough of its machine protocol to press the power button, to announce a
+//! grown disk, and to log why the machine ended.
 
-use serde_json::Value;
+use std::collections::VecDeque;
+use std::io;
+
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use wire::Bytes;
 
-use super::Control;
+use super::{Answer, Control};
 use crate::log::Log;
 
 /// QEMU's lines are below 1 KiB; one that is longer ends the conversation.
 const LINE_MAX: u64 = 64 << 10;
 
-/// Requests that wait for QEMU; more are dropped, a button need not be pressed twice.
+/// Requests that wait for QEMU.
 const QUEUE: usize = 4;
+
+/// A request and who hears its answer.
+type Call = (Value, oneshot::Sender<io::Result<()>>);
 
 /// A conversation with one QEMU.
 #[derive(Debug)]
 pub(super) struct Qmp {
-    requests: mpsc::Sender<&'static str>,
+    calls: mpsc::Sender<Call>,
 }
 
 impl Qmp {
     /// Starts the conversation, which ends with the socket.
     pub(super) fn start(stream: UnixStream, log: Log) -> Self {
-        let (requests, queue) = mpsc::channel(QUEUE);
+        let (calls, queue) = mpsc::channel(QUEUE);
         tokio::spawn(async move {
             if let Err(error) = converse(stream, queue, &log).await {
                 log.line(&format!("control: {error}"));
             }
         });
-        Self { requests }
+        Self { calls }
+    }
+
+    fn call(&self, request: Value) -> oneshot::Receiver<io::Result<()>> {
+        let (heard, answer) = oneshot::channel();
+        // Full or closed: `heard` is dropped, and the answer says so.
+        let _sent = self.calls.try_send((request, heard));
+        answer
     }
 }
 
 impl Control for Qmp {
     fn power_button(&self) {
-        // Full or closed: it has been pressed, or there is no machine.
-        let _pressed = self.requests.try_send("system_powerdown");
+        // What comes of it shows in the machine's end.
+        drop(self.call(json!({"execute": "system_powerdown"})));
+    }
+
+    fn disk_grew(&self, name: &str, size: Bytes) -> Answer {
+        let arguments = json!({"node-name": name, "size": size.0});
+        let answer = self.call(json!({"execute": "block_resize", "arguments": arguments}));
+        Box::pin(async {
+            let gone = || io::Error::new(io::ErrorKind::NotConnected, "QEMU does not listen");
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        })
     }
 }
 
 async fn converse(
     stream: UnixStream,
-    mut queue: mpsc::Receiver<&'static str>,
+    mut queue: mpsc::Receiver<Call>,
     log: &Log,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
-    // The protocol begins with this command; QEMU takes it before its greeting is read.
-    let mut command = Some("qmp_capabilities");
+    // The protocol begins with this command, whose answer nobody waits for; QEMU takes it before its greeting
+    // is read. Answers come in the order of the commands.
+    let (nobody, _) = oneshot::channel();
+    let mut next = Some((json!({"execute": "qmp_capabilities"}), nobody));
+    let mut waiting = VecDeque::new();
     let mut line = Vec::new();
     loop {
-        if let Some(command) = command.take() {
-            let request = format!("{{\"execute\":\"{command}\"}}\n");
-            write.write_all(request.as_bytes()).await?;
+        if let Some((request, heard)) = next.take() {
+            write.write_all(format!("{request}\n").as_bytes()).await?;
+            waiting.push_back(heard);
         }
-        // The buffer is kept over turns: a line that arrives in parts survives the other branch.
+        // The line is kept over turns: one that arrives in parts survives the other branch.
         let mut limited = (&mut read).take(LINE_MAX - line.len() as u64);
         tokio::select! {
             count = limited.read_until(b'\n', &mut line) => {
                 if count? == 0 {
                     return Ok(());
                 }
-                if line.ends_with(b"\n") || line.len() as u64 >= LINE_MAX {
-                    heed(&line, log);
+                if line.ends_with(b"\n") {
+                    heed(&line, &mut waiting, log);
                     line.clear();
+                } else if line.len() as u64 >= LINE_MAX {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
                 }
             }
-            Some(next) = queue.recv() => command = Some(next),
+            Some(call) = queue.recv() => next = Some(call),
         }
     }
 }
 
-/// Logs what has to do with the machine's end, and refusals.
-fn heed(line: &[u8], log: &Log) {
+/// Passes answers on, and logs what has to do with the machine's end.
+fn heed(line: &[u8], waiting: &mut VecDeque<oneshot::Sender<io::Result<()>>>, log: &Log) {
     let Ok(message) = serde_json::from_slice::<Value>(line) else {
         return;
     };
@@ -87,8 +115,14 @@ fn heed(line: &[u8], log: &Log) {
         let reason = message.pointer("/data/reason").and_then(Value::as_str);
         log.line(&format!("qemu: {event} {}", reason.unwrap_or_default()));
     }
-    if let Some(error) = message.pointer("/error/desc").and_then(Value::as_str) {
-        log.line(&format!("qemu: refused: {error}"));
+    let refused = message.pointer("/error/desc").and_then(Value::as_str);
+    if refused.is_none() && message.get("return").is_none() {
+        return;
+    }
+    if let Some(heard) = waiting.pop_front() {
+        // Nobody need wait for it.
+        let _unheard =
+            heard.send(refused.map_or(Ok(()), |refused| Err(io::Error::other(refused.to_owned()))));
     }
 }
 
@@ -96,29 +130,75 @@ fn heed(line: &[u8], log: &Log) {
 mod tests {
     use super::*;
 
+    /// QEMU's end of the conversation.
+    struct Peer {
+        stream: BufReader<UnixStream>,
+        log: Log,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Peer {
+        async fn new() -> (Qmp, Self) {
+            let folder = tempfile::tempdir().unwrap();
+            let log = Log::open(folder.path().join("vm.log"));
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let qmp = Qmp::start(ours, log.clone());
+            let mut peer = Self {
+                stream: BufReader::new(theirs),
+                log,
+                _folder: folder,
+            };
+            assert_eq!(peer.hears().await, json!({"execute": "qmp_capabilities"}));
+            peer.says("{\"QMP\": {}}\r\n{\"return\": {}}").await;
+            (qmp, peer)
+        }
+
+        async fn hears(&mut self) -> Value {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).await.unwrap();
+            serde_json::from_str(&line).unwrap()
+        }
+
+        async fn says(&mut self, line: &str) {
+            self.stream.write_all(line.as_bytes()).await.unwrap();
+            self.stream.write_all(b"\r\n").await.unwrap();
+        }
+    }
+
     #[tokio::test]
-    async fn the_button_is_pressed_after_the_greeting_and_the_end_is_logged() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = Log::open(folder.path().join("vm.log"));
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let qmp = Qmp::start(ours, log.clone());
-        let mut theirs = BufReader::new(theirs);
-        let mut line = String::new();
-        theirs.read_line(&mut line).await.unwrap();
-        assert_eq!(line, "{\"execute\":\"qmp_capabilities\"}\n");
-        theirs
-            .write_all(b"{\"QMP\": {}}\r\n{\"return\": {}}\r\n")
-            .await
-            .unwrap();
+    async fn the_button_is_pressed_and_the_end_is_logged() {
+        let (qmp, mut peer) = Peer::new().await;
         qmp.power_button();
-        line.clear();
-        theirs.read_line(&mut line).await.unwrap();
-        assert_eq!(line, "{\"execute\":\"system_powerdown\"}\n");
-        let mut changes = log.changes();
-        let event = br#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#;
-        theirs.write_all(event).await.unwrap();
-        theirs.write_all(b"\r\n").await.unwrap();
+        assert_eq!(peer.hears().await, json!({"execute": "system_powerdown"}));
+        let mut changes = peer.log.changes();
+        peer.says(r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#)
+            .await;
         changes.changed().await.unwrap();
-        assert_eq!(log.tail(), ["qemu: SHUTDOWN guest-reset"]);
+        assert_eq!(peer.log.tail(), ["qemu: SHUTDOWN guest-reset"]);
+    }
+
+    #[tokio::test]
+    async fn answers_reach_the_request_they_belong_to() {
+        let (qmp, mut peer) = Peer::new().await;
+        let (one, two) = (
+            qmp.disk_grew("data", Bytes(5)),
+            qmp.disk_grew("data", Bytes(6)),
+        );
+        let first = peer.hears().await;
+        assert_eq!(first["arguments"], json!({"node-name": "data", "size": 5}));
+        peer.says(r#"{"event": "RTC_CHANGE", "data": {}}"#).await;
+        peer.says(r#"{"return": {}}"#).await;
+        peer.says(r#"{"error": {"class": "GenericError", "desc": "no such node"}}"#)
+            .await;
+        one.await.unwrap();
+        assert_eq!(two.await.unwrap_err().to_string(), "no such node");
+        drop(peer);
+        let gone = loop {
+            match qmp.disk_grew("data", Bytes(7)).await {
+                Err(error) => break error,
+                Ok(()) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(gone.kind(), io::ErrorKind::NotConnected);
     }
 }

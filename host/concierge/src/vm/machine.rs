@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use spec::device::{
     BlockFormat, BlockSpec, DeviceMessage, DeviceSpec, NetBackend, NetSpec, VhostSocket, VsockSpec,
 };
@@ -30,12 +29,12 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use wire::proto::Ready;
-use wire::{VmName, ports};
+use wire::{Bytes, VmName, ports};
 
 use super::Logs;
 use crate::child::{self, Child};
 use crate::disk::Settings;
-use crate::engine::{Chosen, Control, Plug};
+use crate::engine::{Chosen, Control, OwnDisk, Plug};
 use crate::guest::agent::Agent;
 use crate::guest::{self, extras, ready, resolver};
 use crate::image::Image;
@@ -87,7 +86,7 @@ pub(crate) struct Machine {
     pub(crate) networked: bool,
     /// The engine first.
     children: Vec<Child>,
-    control: Box<dyn Control>,
+    control: Arc<dyn Control>,
     console: JoinHandle<()>,
     _tasks: JoinSet<()>,
     cid: Cid,
@@ -120,12 +119,13 @@ impl Machine {
             log: &parts.logs.vm,
             sockets: &sockets.folder,
             devices: Vec::new(),
+            own_disks: Vec::new(),
             descriptors: Vec::new(),
             children: Vec::new(),
         };
         let root = parts.image.root().map_err(io::Error::other)?;
         builder.block(ROOT, root, true)?;
-        builder.block(DATA, parts.disk, false)?;
+        builder.growing_disk(DATA, parts.disk)?;
         builder.vsock(sockets.vsock, &cid)?;
         let networked = builder.net()?;
         let kernel = parts.image.kernel().map_err(io::Error::other)?;
@@ -154,7 +154,7 @@ impl Machine {
         let control = UnixStream::from_std(control_ours)?;
         Ok(Self {
             agent: Agent::new(parts.name, vsock),
-            control: parts.chosen.engine.control(control, parts.logs.vm.clone()),
+            control: Arc::from(parts.chosen.engine.control(control, parts.logs.vm.clone())),
             chosen: parts.chosen,
             announcements: sockets.announcements,
             networked,
@@ -183,11 +183,9 @@ impl Machine {
         }
     }
 
-    /// Returns a way to the data disk's daemon; `None` when it is gone.
-    pub(crate) fn disk_daemon(&self) -> Option<DiskDaemon> {
-        let child = self.children.iter().find(|child| child.name() == DATA)?;
-        let pid = Pid::from_raw(i32::try_from(child.pid()?).ok()?)?;
-        pidfd_open(pid, PidfdFlags::empty()).ok().map(DiskDaemon)
+    /// Returns a way to make the guest see that its data disk has grown.
+    pub(crate) fn data_disk(&self) -> DataDisk {
+        DataDisk(Arc::clone(&self.control))
     }
 
     /// Presses the power button, for a guest whose agent does not answer.
@@ -216,17 +214,17 @@ impl Machine {
     }
 }
 
-/// The daemon of a data disk.
+/// The data disk of a running machine.
 #[derive(Debug)]
-pub(crate) struct DiskDaemon(OwnedFd);
+pub(crate) struct DataDisk(Arc<dyn Control>);
 
-impl DiskDaemon {
-    /// Tells it that its file has grown; it tells the guest.
+impl DataDisk {
+    /// Lets the guest see that it has `size` bytes now.
     ///
     /// # Errors
-    /// When it is gone.
-    pub(crate) fn announce_growth(&self) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.0, Signal::HUP)?)
+    /// When the engine refuses or is gone.
+    pub(crate) async fn grew(&self, size: Bytes) -> io::Result<()> {
+        self.0.disk_grew(DATA, size).await
     }
 }
 
@@ -324,6 +322,7 @@ struct Builder<'a> {
     log: &'a Log,
     sockets: &'a Path,
     devices: Vec<Device>,
+    own_disks: Vec<OwnDisk>,
     descriptors: Vec<OwnedFd>,
     children: Vec<Child>,
 }
@@ -351,6 +350,16 @@ impl Builder<'_> {
             device,
             vec![image.into()],
         )
+    }
+
+    /// Adds a disk that may grow, served by whoever can then tell the guest.
+    fn growing_disk(&mut self, name: &'static str, image: File) -> io::Result<()> {
+        if !self.chosen.engine.serves_growing_disks() {
+            return self.block(name, image, false);
+        }
+        let image = self.keep(image);
+        self.own_disks.push(OwnDisk { name, image });
+        Ok(())
     }
 
     fn vsock(&mut self, listener: OwnedFd, cid: &Cid) -> io::Result<()> {
@@ -430,7 +439,7 @@ impl Builder<'_> {
     fn engine(mut self, spec: &VmSpec) -> io::Result<Vec<Child>> {
         spec.validate().map_err(io::Error::other)?;
         let engine = &self.chosen.engine;
-        let invocation = engine.invocation(spec)?;
+        let invocation = engine.invocation(spec, &self.own_disks)?;
         let mut descriptors = std::mem::take(&mut self.descriptors);
         descriptors.extend(invocation.descriptors);
         let (program, arguments) = (&invocation.program, &invocation.arguments);

@@ -205,7 +205,7 @@ impl Owner {
             Request::Import(bytes) => done(order.import(bytes)),
             Request::Resize(size) => {
                 let agent = self.machine.as_ref().map(|machine| machine.agent.clone());
-                let disk = self.machine.as_ref().and_then(Machine::disk_daemon);
+                let disk = self.machine.as_ref().map(Machine::data_disk);
                 done(order.resize(size, agent, disk))
             }
             Request::Export(bytes) => done(order.export(bytes)),

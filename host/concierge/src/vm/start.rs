@@ -217,10 +217,15 @@ pub(super) async fn configure(
     let network = networked.then(network::configuration);
     let mut configured = agent.configure(network).await?;
     let total = configured.disk.as_ref().map_or(0, |disk| disk.total_bytes);
-    if total != 0 && total < disk.0 - disk.0 / GROW_FROM {
+    if is_smaller(total, disk) {
         configured.disk = Some(agent.grow_disk().await?);
     }
     Ok(configured)
+}
+
+/// Returns whether a file system of `total` bytes leaves a part of its disk unused; 0 means that it said nothing.
+pub(super) fn is_smaller(total: u64, disk: Bytes) -> bool {
+    total != 0 && total < disk.0 - disk.0 / GROW_FROM
 }
 
 fn failed(stage: &str, code: &str) -> Fault {

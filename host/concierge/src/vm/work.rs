@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spec::vm::{MAX_MEMORY, MAX_VCPUS, MIN_MEMORY};
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use wire::{Bytes, Fault, Kind, VmName};
 
 use super::Wishes;
-use super::machine::DiskDaemon;
+use super::machine::DataDisk;
 use crate::disk::{Settings, export, import};
 use crate::guest::agent::Agent;
 use crate::progress::Audience;
@@ -63,7 +64,7 @@ impl Order {
         self,
         size: Bytes,
         agent: Option<Agent>,
-        disk: Option<DiskDaemon>,
+        disk: Option<DataDisk>,
     ) -> Result<(), Fault> {
         let stage = self.audience.stage("disk");
         let folder = self.world.folder(&self.name);
@@ -77,18 +78,8 @@ impl Order {
             return Ok(());
         };
         let stage = self.audience.stage("file system");
-        disk.announce_growth().map_err(|error| {
-            let fault = Fault::new(
-                Kind::Unreachable,
-                "E-DISK",
-                "cannot tell the guest of its new size",
-            );
-            self.attempted("resize", fault.because(&error))
-        })?;
-        agent
-            .grow_disk()
-            .await
-            .map_err(|fault| self.attempted("resize", fault))?;
+        let grown = grow_running(&agent, &disk, size).await;
+        grown.map_err(|fault| self.attempted("resize", fault))?;
         stage.done();
         Ok(())
     }
@@ -171,6 +162,35 @@ impl Order {
     fn attempted(&self, act: &str, fault: Fault) -> Fault {
         fault.while_doing(format!("cannot {act} {}", self.name))
     }
+}
+
+/// Lets a running guest use the disk's new `size`.
+async fn grow_running(agent: &Agent, disk: &DataDisk, size: Bytes) -> Result<(), Fault> {
+    /// The guest's kernel notices the new size on its own time.
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let failed = |cause: &io::Error| {
+        Fault::new(
+            Kind::Unreachable,
+            "E-DISK",
+            "the engine cannot tell the guest of the new size",
+        )
+        .because(cause)
+    };
+    disk.grew(size).await.map_err(|error| failed(&error))?;
+    for _ in 0..TRIES {
+        let figures = agent.grow_disk().await?;
+        if !super::start::is_smaller(figures.total_bytes, size) {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Fault::new(
+        Kind::Unreachable,
+        "E-DISK",
+        "the guest does not notice the new size",
+    )
+    .hint("the file system grows at the next start"))
 }
 
 /// Returns `settings` with what was wished for.
