@@ -58,8 +58,6 @@ pub enum Request {
         /// [`Device::name`].
         device: String,
     },
-    /// Write the suspended machine to the file that comes along.
-    Save {},
     /// Report state and counters.
     Info {},
 }

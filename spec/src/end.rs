@@ -26,15 +26,13 @@ pub enum EngineEnd {
     Kernel = 24,
     /// A device's daemon could not be attached.
     Device = 25,
-    /// The saved machine cannot be restored.
-    Restore = 26,
     /// The process could not shut itself into its jail.
     Jail = 27,
 }
 
 impl EngineEnd {
     /// Every way to end.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::PowerOff,
         Self::Internal,
         Self::Reset,
@@ -46,7 +44,6 @@ impl EngineEnd {
         Self::Memory,
         Self::Kernel,
         Self::Device,
-        Self::Restore,
         Self::Jail,
     ];
 

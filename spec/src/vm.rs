@@ -153,9 +153,6 @@ pub struct Options {
     pub huge_pages: bool,
     /// Give free guest pages back to the host by themselves (virtio balloon, free page reporting).
     pub give_back: bool,
-    /// A machine saved by the control request `save`, to go on with instead of booting.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub restore: Option<InheritedFd>,
 }
 
 impl Default for Options {
@@ -163,7 +160,6 @@ impl Default for Options {
         Self {
             huge_pages: true,
             give_back: true,
-            restore: None,
         }
     }
 }
@@ -365,9 +361,6 @@ impl VmSpec {
                 &format!("the socket of device {}", device.name),
                 false,
             )?;
-        }
-        if let Some(restore) = self.options.restore {
-            check(restore, "options.restore", false)?;
         }
         Ok(())
     }

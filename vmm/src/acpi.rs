@@ -59,7 +59,10 @@ fn tables(vcpus: u16) -> Vec<u8> {
     let mut root = Vec::new();
     Rsdp::new(OEM, xsdt).to_aml_bytes(&mut root);
     image[..root.len()].copy_from_slice(&root);
-    assert!(ACPI_START + image.len() as u64 <= ACPI_END, "tables for the most vCPUs fit");
+    assert!(
+        ACPI_START + image.len() as u64 <= ACPI_END,
+        "tables for the most vCPUs fit"
+    );
     image
 }
 
@@ -71,7 +74,13 @@ fn dsdt_table() -> Sdt {
 
 fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {
     let port = |port: u16| {
-        GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(port))
+        GAS::new(
+            AddressSpace::SystemIo,
+            8,
+            0,
+            AccessSize::ByteAccess,
+            u64::from(port),
+        )
     };
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
         .dsdt_64(dsdt)

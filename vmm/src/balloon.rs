@@ -42,7 +42,8 @@ pub(crate) struct Gauge {
 impl Gauge {
     /// Asks the guest for `size`; the transport must then say that the configuration changed.
     pub(crate) fn want(&self, size: Mib) {
-        self.wanted_pages.store(size.0.saturating_mul(PAGES_PER_MIB), Ordering::Release);
+        self.wanted_pages
+            .store(size.0.saturating_mul(PAGES_PER_MIB), Ordering::Release);
     }
 
     /// Returns what the guest says it has given.
@@ -65,12 +66,23 @@ pub(crate) struct Balloon {
 impl Balloon {
     /// Makes an empty balloon.
     pub(crate) fn new(gauge: Arc<Gauge>) -> Self {
-        Self { gauge, worker: None }
+        Self {
+            gauge,
+            worker: None,
+        }
     }
 
     fn config(&self) -> [u8; 8] {
-        let wanted = self.gauge.wanted_pages.load(Ordering::Acquire).to_le_bytes();
-        let actual = self.gauge.actual_pages.load(Ordering::Acquire).to_le_bytes();
+        let wanted = self
+            .gauge
+            .wanted_pages
+            .load(Ordering::Acquire)
+            .to_le_bytes();
+        let actual = self
+            .gauge
+            .actual_pages
+            .load(Ordering::Acquire)
+            .to_le_bytes();
         let mut config = [0; 8];
         config[..4].copy_from_slice(&wanted);
         config[4..].copy_from_slice(&actual);
@@ -93,7 +105,9 @@ impl VirtioDevice for Balloon {
 
     fn read_config(&mut self, offset: u64, data: &mut [u8]) {
         let config = self.config();
-        let from = usize::try_from(offset).ok().and_then(|offset| config.get(offset..));
+        let from = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| config.get(offset..));
         for (to, from) in data.iter_mut().zip(from.unwrap_or_default()) {
             *to = *from;
         }
@@ -102,12 +116,18 @@ impl VirtioDevice for Balloon {
     fn write_config(&mut self, offset: u64, data: &[u8]) {
         // The guest writes one field: how many pages it has given.
         if let (4, Ok(actual)) = (offset, <[u8; 4]>::try_from(data)) {
-            self.gauge.actual_pages.store(u32::from_le_bytes(actual), Ordering::Release);
+            self.gauge
+                .actual_pages
+                .store(u32::from_le_bytes(actual), Ordering::Release);
         }
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let Activation { features, memory, queues } = activation;
+        let Activation {
+            features,
+            memory,
+            queues,
+        } = activation;
         let mut mine = [const { None }; QUEUES];
         for ready in queues {
             if let Some(slot) = mine.get_mut(usize::from(ready.index)) {
@@ -116,14 +136,22 @@ impl VirtioDevice for Balloon {
         }
         let [inflate, deflate, reporting] = mine;
         let gauge = Arc::clone(&self.gauge);
-        let work = Work { inflate, deflate, reporting, memory, gauge };
+        let work = Work {
+            inflate,
+            deflate,
+            reporting,
+            memory,
+            gauge,
+        };
         self.worker = Some(Worker::start("balloon", move |stop| work.serve(stop))?);
         Ok(())
     }
 
-    fn reset(&mut self) -> Vec<(u16, u16)> {
+    fn reset(&mut self) {
         self.gauge.actual_pages.store(0, Ordering::Release);
-        self.worker.take().map(Worker::end).unwrap_or_default()
+        if let Some(worker) = self.worker.take() {
+            worker.end();
+        }
     }
 }
 
@@ -136,28 +164,33 @@ struct Work {
 }
 
 impl Work {
-    fn serve(mut self, stop: &EventFd) -> Vec<(u16, u16)> {
+    fn serve(mut self, stop: &EventFd) {
         loop {
             let queues = [&self.inflate, &self.deflate, &self.reporting];
             let kicks = queues.map(|queue| queue.as_ref().map(|queue| descriptor(queue.kick())));
             let sources = [Some(descriptor(stop)), kicks[0], kicks[1], kicks[2]];
-            let Ok([stopped, inflated, deflated, reported]) = wait(sources) else { break };
+            let Ok([stopped, inflated, deflated, reported]) = wait(sources) else {
+                break;
+            };
             if stopped {
                 break;
             }
             let (memory, gauge) = (&self.memory, &self.gauge);
             if inflated {
-                drain(self.inflate.as_mut(), |chain, queue| take_pages(chain, queue, memory));
+                drain(self.inflate.as_mut(), |chain, queue| {
+                    take_pages(chain, queue, memory)
+                });
             }
             if deflated {
                 // A page the guest takes back is there again when it touches it.
                 drain(self.deflate.as_mut(), |_, _| {});
             }
             if reported {
-                drain(self.reporting.as_mut(), |chain, _| take_ranges(chain, memory, gauge));
+                drain(self.reporting.as_mut(), |chain, _| {
+                    take_ranges(chain, memory, gauge)
+                });
             }
         }
-        [self.inflate, self.deflate, self.reporting].iter().flatten().map(LocalQueue::stands).collect()
     }
 }
 
@@ -175,7 +208,9 @@ fn drain(queue: Option<&mut LocalQueue>, mut act: impl FnMut(Chain, &LocalQueue)
 /// Gives back the pages whose numbers the guest lists, neighbours in one hole.
 fn take_pages(chain: Chain, queue: &LocalQueue, memory: &Memory) {
     let guest = Arc::clone(queue.memory());
-    let Ok(mut list) = chain.reader(&guest) else { return };
+    let Ok(mut list) = chain.reader(&guest) else {
+        return;
+    };
     let mut hole: Option<(u64, u64)> = None;
     let mut number = [0; 4];
     while list.read_exact(&mut number).is_ok() {
@@ -204,7 +239,9 @@ fn take_ranges(chain: Chain, memory: &Memory, gauge: &Gauge) {
 
 /// Returns whether the host took the memory.
 fn punch(hole: Option<(u64, u64)>, memory: &Memory) -> bool {
-    let Some((start, length)) = hole else { return false };
+    let Some((start, length)) = hole else {
+        return false;
+    };
     let punched = memory.give_back(start, length);
     if let Err(error) = &punched {
         tracing::debug!(start, length, %error, "cannot give memory back");

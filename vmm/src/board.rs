@@ -52,7 +52,13 @@ impl Board {
         early_output: Option<Arc<File>>,
     ) -> Self {
         let (bus, ioapic) = (Mutex::new(bus), Mutex::new(ioapic));
-        Self { bus, ioapic, power, early_output, counts: Counts::default() }
+        Self {
+            bus,
+            ioapic,
+            power,
+            early_output,
+            counts: Counts::default(),
+        }
     }
 
     /// Answers a read of I/O port `port`.
@@ -129,7 +135,9 @@ impl Board {
 }
 
 fn ioapic_offset(address: u64) -> Option<u64> {
-    address.checked_sub(IOAPIC_START).filter(|offset| *offset < IOAPIC_SIZE)
+    address
+        .checked_sub(IOAPIC_START)
+        .filter(|offset| *offset < IOAPIC_SIZE)
 }
 
 fn count(counter: &AtomicU64) {

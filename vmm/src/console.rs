@@ -30,7 +30,11 @@ pub(crate) struct Console {
 impl Console {
     /// Makes a console that prints to `output` and reads from `input`.
     pub(crate) fn new(output: Arc<File>, input: Option<Arc<File>>) -> Self {
-        Self { output, input, worker: None }
+        Self {
+            output,
+            input,
+            worker: None,
+        }
     }
 }
 
@@ -52,7 +56,11 @@ impl VirtioDevice for Console {
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
-        let Activation { features, memory, queues } = activation;
+        let Activation {
+            features,
+            memory,
+            queues,
+        } = activation;
         let (mut receive, mut transmit) = (None, None);
         for ready in queues {
             match ready.index {
@@ -66,13 +74,21 @@ impl VirtioDevice for Console {
         };
         let output = Arc::clone(&self.output);
         let input = self.input.clone();
-        let work = Work { receive, transmit, output, input, output_failed: false };
+        let work = Work {
+            receive,
+            transmit,
+            output,
+            input,
+            output_failed: false,
+        };
         self.worker = Some(Worker::start("console", move |stop| work.serve(stop))?);
         Ok(())
     }
 
-    fn reset(&mut self) -> Vec<(u16, u16)> {
-        self.worker.take().map(Worker::end).unwrap_or_default()
+    fn reset(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.end();
+        }
     }
 }
 
@@ -85,14 +101,21 @@ struct Work {
 }
 
 impl Work {
-    fn serve(mut self, stop: &EventFd) -> Vec<(u16, u16)> {
+    fn serve(mut self, stop: &EventFd) {
         let mut guest_has_room = true;
         self.print();
         loop {
-            let input = self.input.as_ref().filter(|_| guest_has_room).map(|input| input.as_fd());
-            let kicks = [self.transmit.kick(), self.receive.kick()].map(|kick| Some(descriptor(kick)));
+            let input = self
+                .input
+                .as_ref()
+                .filter(|_| guest_has_room)
+                .map(|input| input.as_fd());
+            let kicks =
+                [self.transmit.kick(), self.receive.kick()].map(|kick| Some(descriptor(kick)));
             let sources = [Some(descriptor(stop)), kicks[0], kicks[1], input];
-            let Ok([stopped, kicked, room, typed]) = wait(sources) else { break };
+            let Ok([stopped, kicked, room, typed]) = wait(sources) else {
+                break;
+            };
             if stopped {
                 break;
             }
@@ -107,7 +130,6 @@ impl Work {
                 guest_has_room = self.pass_input();
             }
         }
-        vec![self.receive.stands(), self.transmit.stands()]
     }
 
     /// Prints what the guest has put in the transmit queue.
@@ -130,17 +152,24 @@ impl Work {
 
     /// Passes what was typed on; returns false when the guest has no room for it.
     fn pass_input(&mut self) -> bool {
-        let Some(input) = self.input.clone() else { return true };
-        let Some(chain) = self.receive.take() else { return false };
+        let Some(input) = self.input.clone() else {
+            return true;
+        };
+        let Some(chain) = self.receive.take() else {
+            return false;
+        };
         let head = chain.head_index();
         let memory = Arc::clone(self.receive.memory());
         let mut typed = [0; 256];
-        let passed = chain.writer(&memory).map_err(io::Error::other).and_then(|mut room| {
-            let most = room.available_bytes().min(typed.len());
-            let count = (&*input).read(&mut typed[..most])?;
-            room.write_all(&typed[..count])?;
-            Ok(count)
-        });
+        let passed = chain
+            .writer(&memory)
+            .map_err(io::Error::other)
+            .and_then(|mut room| {
+                let most = room.available_bytes().min(typed.len());
+                let count = (&*input).read(&mut typed[..most])?;
+                room.write_all(&typed[..count])?;
+                Ok(count)
+            });
         let count = match passed {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -154,7 +183,8 @@ impl Work {
             // The end of input: whoever typed is gone.
             self.input = None;
         }
-        self.receive.finish(head, u32::try_from(count).expect("at most 256"));
+        self.receive
+            .finish(head, u32::try_from(count).expect("at most 256"));
         true
     }
 }

@@ -33,7 +33,10 @@ pub(crate) fn serve(
 ) -> io::Result<EngineEnd> {
     use std::os::fd::AsRawFd as _;
 
-    let mut office = Office { epoll: Epoll::new()?, watched: Vec::new() };
+    let mut office = Office {
+        epoll: Epoll::new()?,
+        watched: Vec::new(),
+    };
     office.watch(news.as_raw_fd(), EventSet::IN, NEWS)?;
     office.watch(control.as_raw_fd(), EventSet::IN, CONTROL)?;
     let mut channel = Some(Channel::new(control)?);
@@ -75,7 +78,8 @@ struct Office {
 
 impl Office {
     fn watch(&self, fd: i32, events: EventSet, number: u64) -> io::Result<()> {
-        self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, number))
+        self.epoll
+            .ctl(ControlOperation::Add, fd, EpollEvent::new(events, number))
     }
 
     /// Watches the daemon of the device called `name` for its end and its own requests.
@@ -128,7 +132,9 @@ impl Office {
             Some(name) => machine.devices.iter().find(|device| device.name == name),
             None => machine.devices.last(),
         };
-        device.map_or(Ok(()), |device| self.watch_device(&device.name, &device.front))
+        device.map_or(Ok(()), |device| {
+            self.watch_device(&device.name, &device.front)
+        })
     }
 
     /// Hears the daemon with attachment `number` (see [`DEVICES`]).
@@ -140,8 +146,13 @@ impl Office {
     ) -> io::Result<()> {
         let index = usize::try_from(number / 2).unwrap_or(usize::MAX);
         let name = self.watched.get(index).cloned().flatten();
-        let device = machine.devices.iter().find(|device| Some(&device.name) == name.as_ref());
-        let (Some(device), Some(name)) = (device, name) else { return Ok(()) };
+        let device = machine
+            .devices
+            .iter()
+            .find(|device| Some(&device.name) == name.as_ref());
+        let (Some(device), Some(name)) = (device, name) else {
+            return Ok(());
+        };
         let mut front = lock(&device.front);
         let gone = if number.is_multiple_of(2) {
             true
@@ -164,7 +175,10 @@ impl Office {
         if gone {
             let session = front.session();
             self.forget(session.socket());
-            session.request_channel().into_iter().for_each(|fd| self.forget(fd));
+            session
+                .request_channel()
+                .into_iter()
+                .for_each(|fd| self.forget(fd));
             self.watched[index] = None;
             tell(channel, Event::DeviceLost { device: name });
         }
@@ -172,7 +186,9 @@ impl Office {
     }
 
     fn forget(&self, fd: i32) {
-        let _never_watched = self.epoll.ctl(ControlOperation::Delete, fd, EpollEvent::default());
+        let _never_watched = self
+            .epoll
+            .ctl(ControlOperation::Delete, fd, EpollEvent::default());
     }
 }
 

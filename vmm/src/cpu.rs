@@ -44,7 +44,9 @@ pub(crate) fn create(kvm: &Kvm, vm: &VmFd, count: u16) -> Result<Vec<VcpuFd>, Cp
     (0..count)
         .map(|vcpu| {
             let call = calling(vcpu);
-            let fd = vm.create_vcpu(vcpu.into()).map_err(call("make the thread state"))?;
+            let fd = vm
+                .create_vcpu(vcpu.into())
+                .map_err(call("make the thread state"))?;
             let cpuid = cpuid::describe(&supported, vcpu, count);
             fd.set_cpuid2(&cpuid).map_err(call("set the description"))?;
             Ok(fd)
@@ -60,23 +62,37 @@ pub(crate) fn prepare(vcpus: &[VcpuFd], memory: &GuestMemory, entry: u64) -> Res
     entry::write_tables(memory).map_err(CpuError::Tables)?;
     for (number, vcpu) in (0..).zip(vcpus) {
         let call = calling(number);
-        let registers = [MISC_ENABLE, MTRR_DEFAULT]
-            .map(|(index, data)| kvm_msr_entry { index, data, ..kvm_msr_entry::default() });
+        let registers = [MISC_ENABLE, MTRR_DEFAULT].map(|(index, data)| kvm_msr_entry {
+            index,
+            data,
+            ..kvm_msr_entry::default()
+        });
         let registers = Msrs::from_entries(&registers).expect("two entries fit");
-        vcpu.set_msrs(&registers).map_err(call("set the model-specific registers"))?;
-        vcpu.set_fpu(&entry::floating_point()).map_err(call("set the floating point state"))?;
+        vcpu.set_msrs(&registers)
+            .map_err(call("set the model-specific registers"))?;
+        vcpu.set_fpu(&entry::floating_point())
+            .map_err(call("set the floating point state"))?;
         if number == 0 {
-            let special = vcpu.get_sregs().map_err(call("read the special registers"))?;
+            let special = vcpu
+                .get_sregs()
+                .map_err(call("read the special registers"))?;
             vcpu.set_sregs(&entry::special_registers(special))
                 .map_err(call("set the special registers"))?;
-            vcpu.set_regs(&entry::registers(entry)).map_err(call("set the registers"))?;
+            vcpu.set_regs(&entry::registers(entry))
+                .map_err(call("set the registers"))?;
         }
     }
     Ok(())
 }
 
 fn calling(vcpu: u16) -> impl Fn(&'static str) -> CallError {
-    move |act| Box::new(move |error| CpuError::Call { act, vcpu, source: error.into() })
+    move |act| {
+        Box::new(move |error| CpuError::Call {
+            act,
+            vcpu,
+            source: error.into(),
+        })
+    }
 }
 
 type CallError = Box<dyn FnOnce(kvm_ioctls::Error) -> CpuError>;

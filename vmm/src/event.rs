@@ -1,6 +1,9 @@
 //! Waits for KVM's kind of event descriptor with everyone else's way of waiting, on the host.
 
-#![expect(unsafe_code, reason = "UNSAFETY: the event descriptor's crate offers only its number")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: the event descriptor's crate offers only its number"
+)]
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 

@@ -37,11 +37,18 @@ pub(crate) enum AttachError {
         source: io::Error,
     },
     #[error("the daemon of device {device} has {has} queues, the specification says {wants}")]
-    TooFewQueues { device: String, has: u64, wants: usize },
+    TooFewQueues {
+        device: String,
+        has: u64,
+        wants: usize,
+    },
     #[error("the daemon of device {device} lacks features that the guest already uses: {lacks:#x}")]
     LostFeatures { device: String, lacks: u64 },
     #[error("device {device}: {problem}")]
-    Unsupported { device: String, problem: &'static str },
+    Unsupported {
+        device: String,
+        problem: &'static str,
+    },
 }
 
 /// The device, with its daemon.
@@ -95,7 +102,10 @@ impl FrontEnd {
         let agreed = self.active.as_ref().map_or(0, |active| active.features);
         let lacks = self.shape.ask(agreed) & !session.features();
         if lacks != 0 {
-            return Err(AttachError::LostFeatures { device: self.name.clone(), lacks });
+            return Err(AttachError::LostFeatures {
+                device: self.name.clone(),
+                lacks,
+            });
         }
         self.config = session.read_config(&self.shape)?;
         if let Some(active) = &mut self.active {
@@ -146,28 +156,36 @@ impl VirtioDevice for Arc<Mutex<FrontEnd>> {
         lock(self).activate(activation)
     }
 
-    fn reset(&mut self) -> Vec<(u16, u16)> {
-        lock(self).reset()
+    fn reset(&mut self) {
+        lock(self).reset();
     }
 }
 
 impl FrontEnd {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let from = usize::try_from(offset).ok().and_then(|offset| self.config.get(offset..));
+        let from = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.config.get(offset..));
         for (to, from) in data.iter_mut().zip(from.unwrap_or_default()) {
             *to = *from;
         }
     }
 
     fn write_config(&mut self, offset: u64, data: &[u8]) {
-        let Ok(start) = usize::try_from(offset) else { return };
-        let inside = start.checked_add(data.len()).is_some_and(|end| end <= self.config.len());
+        let Ok(start) = usize::try_from(offset) else {
+            return;
+        };
+        let inside = start
+            .checked_add(data.len())
+            .is_some_and(|end| end <= self.config.len());
         if !inside || !self.shape.config_is_daemons {
             return;
         }
         match self.session.write_config(start, data) {
             Ok(()) => self.config[start..start + data.len()].copy_from_slice(data),
-            Err(error) => tracing::warn!(device = self.name, %error, "cannot pass configuration on"),
+            Err(error) => {
+                tracing::warn!(device = self.name, %error, "cannot pass configuration on")
+            }
         }
     }
 
@@ -177,8 +195,9 @@ impl FrontEnd {
         started.map_err(io::Error::other)
     }
 
-    fn reset(&mut self) -> Vec<(u16, u16)> {
-        let Some(active) = self.active.take() else { return Vec::new() };
-        self.session.stop(&active, &self.shape)
+    fn reset(&mut self) {
+        if let Some(active) = self.active.take() {
+            self.session.stop(&active, &self.shape);
+        }
     }
 }

@@ -75,7 +75,10 @@ impl Handed {
 }
 
 fn inherit(fd: InheritedFd, kind: Kind, field: &str) -> Result<OwnedFd, HandedError> {
-    take(fd.0, kind).map_err(|source| HandedError::Inherit { field: field.to_owned(), source })
+    take(fd.0, kind).map_err(|source| HandedError::Inherit {
+        field: field.to_owned(),
+        source,
+    })
 }
 
 /// The console may be a standard stream, which stays where it is: what is used is a duplicate.
@@ -86,5 +89,7 @@ fn console_end(fd: InheritedFd, kind: Kind, field: &str) -> Result<File, HandedE
         2 => rustix::io::dup(rustix::stdio::stderr()),
         _ => return inherit(fd, kind, field).map(File::from),
     };
-    duplicate.map(File::from).map_err(|error| HandedError::Standard(error.into()))
+    duplicate
+        .map(File::from)
+        .map_err(|error| HandedError::Standard(error.into()))
 }

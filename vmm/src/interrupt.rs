@@ -50,7 +50,12 @@ impl Line {
     /// Makes a line that is masked.
     pub(crate) fn new(number: u32, board: Arc<dyn Switchboard>) -> io::Result<Self> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-        Ok(Self { number, event, connected: None, board })
+        Ok(Self {
+            number,
+            event,
+            connected: None,
+            board,
+        })
     }
 
     /// Returns what raises the interrupt when written.
@@ -81,8 +86,14 @@ impl Line {
 
     /// Returns whether the interrupt was raised while it was held back.
     pub(crate) fn is_pending(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut polled = [PollFd::from_borrowed_fd(descriptor(&self.event), PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut polled = [PollFd::from_borrowed_fd(
+            descriptor(&self.event),
+            PollFlags::IN,
+        )];
         self.connected.is_none() && matches!(poll(&mut polled, Some(&now)), Ok(1))
     }
 }
@@ -102,7 +113,10 @@ pub(crate) struct KvmSwitchboard {
 impl KvmSwitchboard {
     /// Starts with no routes.
     pub(crate) fn new(vm: Arc<VmFd>) -> Self {
-        Self { vm, routes: Mutex::default() }
+        Self {
+            vm,
+            routes: Mutex::default(),
+        }
     }
 
     fn set_route(&self, number: u32, message: Message) -> io::Result<()> {
@@ -128,11 +142,15 @@ impl KvmSwitchboard {
 impl Switchboard for KvmSwitchboard {
     fn connect(&self, number: u32, event: &EventFd, message: Message) -> io::Result<()> {
         self.set_route(number, message)?;
-        self.vm.register_irqfd(event, number).map_err(io::Error::from)
+        self.vm
+            .register_irqfd(event, number)
+            .map_err(io::Error::from)
     }
 
     fn disconnect(&self, number: u32, event: &EventFd) -> io::Result<()> {
-        self.vm.unregister_irqfd(event, number).map_err(io::Error::from)
+        self.vm
+            .unregister_irqfd(event, number)
+            .map_err(io::Error::from)
     }
 }
 
@@ -145,7 +163,10 @@ pub(crate) struct Lines {
 impl Lines {
     /// All numbers are free.
     pub(crate) fn new(board: Arc<dyn Switchboard>) -> Self {
-        Self { board, taken: Mutex::default() }
+        Self {
+            board,
+            taken: Mutex::default(),
+        }
     }
 
     /// Makes `count` masked lines.
@@ -181,7 +202,11 @@ impl Lines {
 }
 
 fn is_taken(taken: &[bool], number: u32) -> bool {
-    usize::try_from(number).ok().and_then(|index| taken.get(index)).copied().unwrap_or(false)
+    usize::try_from(number)
+        .ok()
+        .and_then(|index| taken.get(index))
+        .copied()
+        .unwrap_or(false)
 }
 
 fn route_entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
@@ -246,7 +271,10 @@ mod tests {
     use super::recorder::Recorder;
     use super::*;
 
-    const HERE: Message = Message { address: 0xfee0_0000, data: 0x31 };
+    const HERE: Message = Message {
+        address: 0xfee0_0000,
+        data: 0x31,
+    };
 
     #[test]
     fn an_unchanged_line_asks_nothing_of_kvm() {
@@ -280,6 +308,9 @@ mod tests {
     fn lines_end_before_kvm_does() {
         let (_recorder, lines) = Recorder::with_lines();
         let error = lines.make(2000).err().unwrap();
-        assert!(matches!(error.raw_os_error(), None | Some(libc::EMFILE)), "{error}");
+        assert!(
+            matches!(error.raw_os_error(), None | Some(libc::EMFILE)),
+            "{error}"
+        );
     }
 }

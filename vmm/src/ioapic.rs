@@ -38,7 +38,11 @@ impl IoApic {
     /// # Errors
     /// The interrupts are used up.
     pub(crate) fn new(lines: &Lines) -> io::Result<Self> {
-        Ok(Self { selected: 0, entries: [MASKED; PINS], pins: lines.make(PINS)? })
+        Ok(Self {
+            selected: 0,
+            entries: [MASKED; PINS],
+            pins: lines.make(PINS)?,
+        })
     }
 
     /// Returns what raises `pin` when written.
@@ -53,14 +57,19 @@ impl IoApic {
             WINDOW => self.read_selected(),
             _ => 0,
         };
-        for (to, from) in data.iter_mut().zip(value.to_le_bytes().into_iter().chain([0; 4])) {
+        for (to, from) in data
+            .iter_mut()
+            .zip(value.to_le_bytes().into_iter().chain([0; 4]))
+        {
             *to = from;
         }
     }
 
     /// Takes the guest's write at `offset` into the registers.
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
-        let Ok(bytes) = <[u8; 4]>::try_from(data) else { return };
+        let Ok(bytes) = <[u8; 4]>::try_from(data) else {
+            return;
+        };
         let value = u32::from_le_bytes(bytes);
         match offset {
             SELECT => self.selected = value & 0xff,
@@ -83,7 +92,9 @@ impl IoApic {
     }
 
     fn write_selected(&mut self, value: u32) {
-        let Some((pin, shift)) = self.selected_entry() else { return };
+        let Some((pin, shift)) = self.selected_entry() else {
+            return;
+        };
         let half = 0xffff_ffff_u64 << shift;
         let written = (self.entries[pin] & !half) | (u64::from(value) << shift);
         self.entries[pin] = written & WRITABLE;
@@ -109,7 +120,10 @@ fn message(entry: u64) -> Message {
     let destination = entry >> 56;
     let logical = (entry >> 11) & 1;
     let vector_and_mode = u32::try_from(entry & 0x7ff).expect("11 bits");
-    Message { address: 0xfee0_0000 | (destination << 12) | (logical << 2), data: vector_and_mode }
+    Message {
+        address: 0xfee0_0000 | (destination << 12) | (logical << 2),
+        data: vector_and_mode,
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +156,10 @@ mod tests {
         let mut apic = IoApic::new(&lines).unwrap();
         write(&mut apic, 0x13, 3 << 24);
         write(&mut apic, 0x12, 0x0000_0841);
-        let sent = Message { address: 0xfee0_3004, data: 0x41 };
+        let sent = Message {
+            address: 0xfee0_3004,
+            data: 0x41,
+        };
         assert_eq!(recorder.connected.lock().unwrap().get(&1), Some(&sent));
         write(&mut apic, 0x12, 0x0001_0841);
         assert!(recorder.connected.lock().unwrap().is_empty());

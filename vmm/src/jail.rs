@@ -103,7 +103,11 @@ pub(crate) fn enter(spec: &VmSpec) -> Result<Cell, JailError> {
         descriptors: DESCRIPTORS + MAX_DEVICES as u64 * DESCRIPTORS_PER_DEVICE,
         threads: THREADS + u64::from(spec.vcpus),
     };
-    let cell = Jail { root: Root::Empty, limits }.isolate()?;
+    let cell = Jail {
+        root: Root::Empty,
+        limits,
+    }
+    .isolate()?;
     if let Walls::WithoutNamespaces(refusal) = cell.walls() {
         tracing::warn!("no namespaces of its own: the kernel refused them ({refusal})");
     }

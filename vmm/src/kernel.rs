@@ -8,9 +8,7 @@ mod command_line;
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 
-use linux_loader::loader::bootparam::{
-    SETUP_RNG_SEED, boot_e820_entry, boot_params, setup_header,
-};
+use linux_loader::loader::bootparam::{SETUP_RNG_SEED, boot_e820_entry, boot_params, setup_header};
 use linux_loader::loader::elf::Elf;
 use linux_loader::loader::{KernelLoader as _, KernelLoaderResult};
 use thiserror::Error;
@@ -104,7 +102,9 @@ pub(crate) fn load(
         .write_slice(&[line.as_bytes(), b"\0"].concat(), GuestAddress(CMDLINE))
         .map_err(write("the command line"))?;
     let seed = seed()?;
-    memory.write_slice(&seed, GuestAddress(SETUP_DATA)).map_err(write("the random seed"))?;
+    memory
+        .write_slice(&seed, GuestAddress(SETUP_DATA))
+        .map_err(write("the random seed"))?;
     let params = parameters(ram, line.len(), initramfs);
     memory
         .write_obj(params, GuestAddress(BOOT_PARAMS))
@@ -120,7 +120,9 @@ fn load_initramfs(
     kernel: &KernelLoaderResult,
     file: &mut File,
 ) -> Result<(u64, u64), KernelError> {
-    let size = file.seek(SeekFrom::End(0)).map_err(KernelError::ReadInitramfs)?;
+    let size = file
+        .seek(SeekFrom::End(0))
+        .map_err(KernelError::ReadInitramfs)?;
     file.rewind().map_err(KernelError::ReadInitramfs)?;
     let ceiling = ram.first().map_or(0, Ram::end).min(INITRAMFS_CEILING);
     let start = ceiling.checked_sub(size).map(|start| start / PAGE * PAGE);
@@ -149,7 +151,11 @@ fn parameters(ram: &[Ram], line: usize, initramfs: Option<(u64, u64)>) -> boot_p
         setup_data: SETUP_DATA,
         ..setup_header::default()
     };
-    let mut params = boot_params { hdr, acpi_rsdp_addr: ACPI_START, ..boot_params::default() };
+    let mut params = boot_params {
+        hdr,
+        acpi_rsdp_addr: ACPI_START,
+        ..boot_params::default()
+    };
     let map = memory_map(ram);
     params.e820_entries = u8::try_from(map.len()).expect("a handful of entries");
     let mut table = params.e820_table;
@@ -160,24 +166,34 @@ fn parameters(ram: &[Ram], line: usize, initramfs: Option<(u64, u64)>) -> boot_p
 
 /// Returns what the kernel may use and what it must leave alone.
 fn memory_map(ram: &[Ram]) -> Vec<boot_e820_entry> {
-    let mut map = vec![entry(0, LOW_END, E820_RAM), entry(ACPI_START, ACPI_END, E820_RESERVED)];
+    let mut map = vec![
+        entry(0, LOW_END, E820_RAM),
+        entry(ACPI_START, ACPI_END, E820_RESERVED),
+    ];
     for region in ram {
-        map.push(entry(region.start.max(KERNEL_FLOOR), region.end(), E820_RAM));
+        map.push(entry(
+            region.start.max(KERNEL_FLOOR),
+            region.end(),
+            E820_RAM,
+        ));
     }
     map.push(entry(ECAM_START, ECAM_START + ECAM_SIZE, E820_RESERVED));
     map
 }
 
 fn entry(start: u64, end: u64, kind: u32) -> boot_e820_entry {
-    boot_e820_entry { addr: start, size: end - start, r#type: kind }
+    boot_e820_entry {
+        addr: start,
+        size: end - start,
+        r#type: kind,
+    }
 }
 
 /// Returns a `struct setup_data` with fresh randomness, so that the guest need not wait for any.
 fn seed() -> Result<Vec<u8>, KernelError> {
     let mut random = [0; SEED_BYTES];
     let flags = rustix::rand::GetRandomFlags::empty();
-    rustix::rand::getrandom(&mut random, flags)
-        .map_err(|error| KernelError::Seed(error.into()))?;
+    rustix::rand::getrandom(&mut random, flags).map_err(|error| KernelError::Seed(error.into()))?;
     let length = u32::try_from(SEED_BYTES).expect("32");
     let mut data = Vec::new();
     data.extend(0_u64.to_le_bytes());

@@ -10,19 +10,58 @@ const API_VERSION: i32 = 12;
 
 /// What the machine is built on, with the reason it cannot do without.
 const NEEDED: [(Cap, &str); 13] = [
-    (Cap::UserMemory, "KVM_CAP_USER_MEMORY: guest memory comes from this process"),
-    (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM: the guest reads PCI configuration without an exit"),
-    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID: the guest's processor is described by this process"),
-    (Cap::SplitIrqchip, "KVM_CAP_SPLIT_IRQCHIP: no legacy interrupt controller exists"),
-    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING: interrupts are messages"),
-    (Cap::Irqfd, "KVM_CAP_IRQFD: device daemons interrupt the guest directly"),
-    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD: the guest notifies device daemons directly"),
-    (Cap::IoeventfdNoLength, "KVM_CAP_IOEVENTFD_NO_LENGTH: notifications of any width are alike"),
-    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER: no other timer exists"),
-    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT: vCPUs can be stopped without a race"),
-    (Cap::MpState, "KVM_CAP_MP_STATE: vCPUs can wait for the first one"),
-    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR: older Intel processors start vCPUs with it"),
-    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK: the guest's clock goes on after a restore"),
+    (
+        Cap::UserMemory,
+        "KVM_CAP_USER_MEMORY: guest memory comes from this process",
+    ),
+    (
+        Cap::ReadonlyMem,
+        "KVM_CAP_READONLY_MEM: the guest reads PCI configuration without an exit",
+    ),
+    (
+        Cap::ExtCpuid,
+        "KVM_CAP_EXT_CPUID: the guest's processor is described by this process",
+    ),
+    (
+        Cap::SplitIrqchip,
+        "KVM_CAP_SPLIT_IRQCHIP: no legacy interrupt controller exists",
+    ),
+    (
+        Cap::IrqRouting,
+        "KVM_CAP_IRQ_ROUTING: interrupts are messages",
+    ),
+    (
+        Cap::Irqfd,
+        "KVM_CAP_IRQFD: device daemons interrupt the guest directly",
+    ),
+    (
+        Cap::Ioeventfd,
+        "KVM_CAP_IOEVENTFD: the guest notifies device daemons directly",
+    ),
+    (
+        Cap::IoeventfdNoLength,
+        "KVM_CAP_IOEVENTFD_NO_LENGTH: notifications of any width are alike",
+    ),
+    (
+        Cap::TscDeadlineTimer,
+        "KVM_CAP_TSC_DEADLINE_TIMER: no other timer exists",
+    ),
+    (
+        Cap::ImmediateExit,
+        "KVM_CAP_IMMEDIATE_EXIT: vCPUs can be stopped without a race",
+    ),
+    (
+        Cap::MpState,
+        "KVM_CAP_MP_STATE: vCPUs can wait for the first one",
+    ),
+    (
+        Cap::SetTssAddr,
+        "KVM_CAP_SET_TSS_ADDR: older Intel processors start vCPUs with it",
+    ),
+    (
+        Cap::AdjustClock,
+        "KVM_CAP_ADJUST_CLOCK: the guest's clock goes on after a restore",
+    ),
 ];
 
 /// Where KVM on Intel keeps three pages for itself: below the end of 4 GiB, outside memory and devices.
@@ -65,7 +104,10 @@ pub(crate) fn open(vcpus: u16) -> Result<Kvm, KvmError> {
     }
     let most = kvm.get_max_vcpus();
     if usize::from(vcpus) > most {
-        return Err(KvmError::TooManyVcpus { wanted: vcpus, most });
+        return Err(KvmError::TooManyVcpus {
+            wanted: vcpus,
+            most,
+        });
     }
     Ok(kvm)
 }
@@ -75,22 +117,33 @@ pub(crate) fn open(vcpus: u16) -> Result<Kvm, KvmError> {
 /// # Errors
 /// KVM refused a step.
 pub(crate) fn create_machine(kvm: &Kvm) -> Result<VmFd, KvmError> {
-    let call = |act| move |error: kvm_ioctls::Error| KvmError::Call { act, source: error.into() };
+    let call = |act| {
+        move |error: kvm_ioctls::Error| KvmError::Call {
+            act,
+            source: error.into(),
+        }
+    };
     let vm = kvm.create_vm().map_err(call("create a machine"))?;
-    vm.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(call("place the identity map"))?;
-    vm.set_tss_address(TSS_ADDRESS).map_err(call("place the task state"))?;
+    vm.set_identity_map_address(IDENTITY_MAP_ADDRESS)
+        .map_err(call("place the identity map"))?;
+    vm.set_tss_address(TSS_ADDRESS)
+        .map_err(call("place the task state"))?;
     // No pin of a local or I/O APIC is reserved: this process's I/O APIC is edge triggered only, so KVM
     // never has to report the end of an interrupt.
     let split = kvm_bindings::kvm_enable_cap {
         cap: kvm_bindings::KVM_CAP_SPLIT_IRQCHIP,
         ..Default::default()
     };
-    vm.enable_cap(&split).map_err(call("create the local interrupt controllers"))?;
+    vm.enable_cap(&split)
+        .map_err(call("create the local interrupt controllers"))?;
     Ok(vm)
 }
 
 fn first_lack(has: impl Fn(Cap) -> bool) -> Option<&'static str> {
-    NEEDED.into_iter().find(|(capability, _)| !has(*capability)).map(|(_, reason)| reason)
+    NEEDED
+        .into_iter()
+        .find(|(capability, _)| !has(*capability))
+        .map(|(_, reason)| reason)
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ pub(crate) type Chain = DescriptorChain<Arc<GuestMemory>>;
 
 /// The queue with its two event descriptors.
 pub(crate) struct LocalQueue {
-    index: u16,
     queue: Queue,
     memory: Arc<GuestMemory>,
     kick: EventFd,
@@ -32,25 +31,31 @@ impl LocalQueue {
         let mut queue = Queue::new(ready.size).map_err(io::Error::other)?;
         queue.set_size(ready.size);
         let address = GuestAddress;
-        queue.try_set_desc_table_address(address(ready.descriptors)).map_err(io::Error::other)?;
-        queue.try_set_avail_ring_address(address(ready.available)).map_err(io::Error::other)?;
-        queue.try_set_used_ring_address(address(ready.used)).map_err(io::Error::other)?;
+        queue
+            .try_set_desc_table_address(address(ready.descriptors))
+            .map_err(io::Error::other)?;
+        queue
+            .try_set_avail_ring_address(address(ready.available))
+            .map_err(io::Error::other)?;
+        queue
+            .try_set_used_ring_address(address(ready.used))
+            .map_err(io::Error::other)?;
         queue.set_event_idx(features & F_EVENT_IDX != 0);
         queue.set_next_avail(ready.next);
         queue.set_next_used(ready.next);
         queue.set_ready(true);
         let memory = Arc::clone(memory.guest());
-        Ok(Self { index: ready.index, queue, memory, kick: ready.kick, call: ready.call })
+        Ok(Self {
+            queue,
+            memory,
+            kick: ready.kick,
+            call: ready.call,
+        })
     }
 
     /// Returns what the guest kicks.
     pub(crate) fn kick(&self) -> &EventFd {
         &self.kick
-    }
-
-    /// Returns the queue's number and which available entry comes next.
-    pub(crate) fn stands(&self) -> (u16, u16) {
-        (self.index, self.queue.next_avail())
     }
 
     /// Returns the next request; without one, the guest will kick when there is.
@@ -60,7 +65,11 @@ impl LocalQueue {
                 return Some(chain);
             }
             // A ring the guest has broken has nothing in it.
-            if !self.queue.enable_notification(&*self.memory).unwrap_or(false) {
+            if !self
+                .queue
+                .enable_notification(&*self.memory)
+                .unwrap_or(false)
+            {
                 return None;
             }
         }

@@ -140,7 +140,11 @@ pub(crate) fn start(
     let switchboard = Arc::new(KvmSwitchboard::new(Arc::clone(&vm)));
     let lines = Arc::new(Lines::new(switchboard));
     let notifier = Arc::clone(&vm) as Arc<_>;
-    let wiring = Wiring { memory: memory.clone(), lines: Arc::clone(&lines), notifier };
+    let wiring = Wiring {
+        memory: memory.clone(),
+        lines: Arc::clone(&lines),
+        notifier,
+    };
     let board = Arc::new(board(spec, &vm, &lines, &handed)?);
     let console = Console::new(Arc::clone(&handed.output), handed.input.take());
     plug(&board, Box::new(console), &wiring)?;
@@ -148,7 +152,11 @@ pub(crate) fn start(
     let devices = devices
         .map(|(device, socket)| attach(&board, device, socket, &wiring))
         .collect::<Result<Vec<_>, _>>()?;
-    let balloon = if spec.options.give_back { Some(balloon(&board, &wiring)?) } else { None };
+    let balloon = if spec.options.give_back {
+        Some(balloon(&board, &wiring)?)
+    } else {
+        None
+    };
 
     // Kernel.
     let command_line = kernel::command_line(&spec.kernel.cmdline);
@@ -187,11 +195,7 @@ impl Machine {
     ///
     /// # Errors
     /// The daemon does not answer, or there is no slot.
-    pub(crate) fn add(
-        &mut self,
-        device: &Device,
-        socket: UnixStream,
-    ) -> Result<(), StartError> {
+    pub(crate) fn add(&mut self, device: &Device, socket: UnixStream) -> Result<(), StartError> {
         let attached = attach(&self.board, device, socket, &self.wiring)?;
         self.devices.push(attached);
         Ok(())
@@ -210,8 +214,15 @@ impl Machine {
 
     /// Returns state and counters.
     pub(crate) fn info(&self) -> Info {
-        let ballooned = self.balloon.as_ref().map(|(gauge, _)| gauge.holds()).unwrap_or_default();
-        let given_back = self.balloon.as_ref().map_or(0, |(gauge, _)| gauge.given_back_bytes());
+        let ballooned = self
+            .balloon
+            .as_ref()
+            .map(|(gauge, _)| gauge.holds())
+            .unwrap_or_default();
+        let given_back = self
+            .balloon
+            .as_ref()
+            .map_or(0, |(gauge, _)| gauge.given_back_bytes());
         Info {
             suspended: self.yard.is_paused(),
             memory: Mib(self.size.0.saturating_sub(ballooned.0)),
@@ -233,12 +244,7 @@ impl Machine {
     }
 }
 
-fn board(
-    spec: &VmSpec,
-    vm: &VmFd,
-    lines: &Lines,
-    handed: &Handed,
-) -> Result<Board, StartError> {
+fn board(spec: &VmSpec, vm: &VmFd, lines: &Lines, handed: &Handed) -> Result<Board, StartError> {
     let size = usize::try_from(ECAM_SIZE).expect("addresses have 64 bits");
     let shadow = Shadow::map(vm, SHADOW_SLOT, ECAM_START, size)?;
     let ioapic = IoApic::new(lines).map_err(host("make the interrupt controller"))?;
@@ -256,7 +262,9 @@ fn plug(
     wiring: &Wiring,
 ) -> Result<(usize, SharedPci), StartError> {
     let mut bus = lock(&board.bus);
-    let slot = bus.free_slot().ok_or(StartError::BusFull { act: "plug a device in" })?;
+    let slot = bus.free_slot().ok_or(StartError::BusFull {
+        act: "plug a device in",
+    })?;
     let function = VirtioPci::new(device, bar_address(slot), wiring.clone());
     let function = Arc::new(Mutex::new(function.map_err(host("make a device"))?));
     bus.plug(slot, Arc::clone(&function) as Arc<_>);
@@ -272,7 +280,12 @@ fn attach(
     let front = FrontEnd::attach(device, socket, wiring.memory.clone())?;
     let front = Arc::new(Mutex::new(front));
     let (slot, function) = plug(board, Box::new(Arc::clone(&front)), wiring)?;
-    Ok(Attached { name: device.name.clone(), front, function, slot })
+    Ok(Attached {
+        name: device.name.clone(),
+        front,
+        function,
+        slot,
+    })
 }
 
 fn balloon(board: &Board, wiring: &Wiring) -> Result<(Arc<Gauge>, SharedPci), StartError> {

@@ -51,7 +51,10 @@ enum Process {
 
 fn main() -> ExitCode {
     let levels = EnvFilter::try_from_env("TESTUDO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(levels).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(levels)
+        .with_writer(std::io::stderr)
+        .init();
     match Crosvm::parse().process {
         Process::Run(args) => run::run(&args),
         Process::Device(args) => device::run(&args),

@@ -1,6 +1,9 @@
 //! The guest's memory on the host: one file, mapped here, registered in KVM, shared with the device daemons.
 
-#![expect(unsafe_code, reason = "UNSAFETY: KVM is told where guest memory is mapped")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: KVM is told where guest memory is mapped"
+)]
 
 pub(crate) mod backing;
 pub(crate) mod layout;
@@ -82,7 +85,11 @@ impl Memory {
         });
         let guest = GuestMemory::from_ranges_with_files(ranges.collect::<Vec<_>>())
             .map_err(|error| MemoryError::Map(size, error))?;
-        Ok(Self { guest: Arc::new(guest), file, regions })
+        Ok(Self {
+            guest: Arc::new(guest),
+            file,
+            regions,
+        })
     }
 
     /// Returns the mapping.
@@ -121,7 +128,12 @@ impl Shadow {
     ///
     /// # Errors
     /// The host has no room, or KVM refuses.
-    pub(crate) fn map(vm: &VmFd, slot: u32, address: u64, size: usize) -> Result<Self, MemoryError> {
+    pub(crate) fn map(
+        vm: &VmFd,
+        slot: u32,
+        address: u64,
+        size: usize,
+    ) -> Result<Self, MemoryError> {
         let region = MmapRegion::new(size)
             .map_err(|error| MemoryError::MapShadow("PCI configuration space", error))?;
         register(vm, slot, &region, address, KVM_MEM_READONLY)?;
@@ -151,7 +163,10 @@ fn register(
     // SAFETY: the region is mapped, and stays mapped for as long as the machine runs: both the guest memory
     // and the shadow are owned by the machine, which is dropped after its vCPUs have ended.
     let registered = unsafe { vm.set_user_memory_region(slot) };
-    registered.map_err(|error| MemoryError::Register { address, source: error.into() })
+    registered.map_err(|error| MemoryError::Register {
+        address,
+        source: error.into(),
+    })
 }
 
 #[cfg(test)]
@@ -167,10 +182,23 @@ mod tests {
         let memory = Memory::for_tests(Mib(5 * 1024));
         let last = GuestAddress((6 << 30) - 8);
         memory.guest().write_obj(7_u64, last).unwrap();
-        memory.guest().write_obj(9_u64, GuestAddress((3 << 30) - 8)).unwrap();
+        memory
+            .guest()
+            .write_obj(9_u64, GuestAddress((3 << 30) - 8))
+            .unwrap();
         assert_eq!(memory.guest().read_obj::<u64>(last).unwrap(), 7);
-        assert!(memory.guest().write_obj(1_u8, GuestAddress(3 << 30)).is_err());
-        assert!(memory.guest().write_obj(1_u8, GuestAddress(6 << 30)).is_err());
+        assert!(
+            memory
+                .guest()
+                .write_obj(1_u8, GuestAddress(3 << 30))
+                .is_err()
+        );
+        assert!(
+            memory
+                .guest()
+                .write_obj(1_u8, GuestAddress(6 << 30))
+                .is_err()
+        );
     }
 
     #[test]

@@ -68,7 +68,10 @@ struct State {
 impl Power {
     /// `interrupt` raises the ACPI event device's interrupt.
     pub(crate) fn new(interrupt: EventFd) -> Self {
-        Self { state: Mutex::default(), interrupt }
+        Self {
+            state: Mutex::default(),
+            interrupt,
+        }
     }
 
     /// Tells the guest about `event`, one of the bits above.
@@ -121,7 +124,10 @@ mod tests {
     #[test]
     fn soft_off_ends_the_machine_and_other_sleep_does_not() {
         let (_, power) = power();
-        assert_eq!(power.write(SLEEP_CONTROL_PORT, 0x34), PowerChange::End(EngineEnd::PowerOff));
+        assert_eq!(
+            power.write(SLEEP_CONTROL_PORT, 0x34),
+            PowerChange::End(EngineEnd::PowerOff)
+        );
         assert_eq!(power.write(SLEEP_CONTROL_PORT, 0x24), PowerChange::Nothing);
         assert_eq!(power.write(SLEEP_CONTROL_PORT, 0x14), PowerChange::Nothing);
     }
@@ -129,9 +135,15 @@ mod tests {
     #[test]
     fn a_reset_after_a_panic_is_a_panic() {
         let (_, power) = power();
-        assert_eq!(power.write(RESET_PORT, 1), PowerChange::End(EngineEnd::Reset));
+        assert_eq!(
+            power.write(RESET_PORT, 1),
+            PowerChange::End(EngineEnd::Reset)
+        );
         assert_eq!(power.write(PANIC_PORT, 1), PowerChange::Panicked);
-        assert_eq!(power.write(RESET_PORT, 1), PowerChange::End(EngineEnd::Panic));
+        assert_eq!(
+            power.write(RESET_PORT, 1),
+            PowerChange::End(EngineEnd::Panic)
+        );
     }
 
     #[test]

@@ -34,10 +34,13 @@ fn live(spec_fd: InheritedFd, began: Instant) -> Result<EngineEnd, (EngineEnd, a
     let failed = |end| move |error: anyhow::Error| (end, error);
     let file = sys::inherited::take(spec_fd.0, Kind::Message)
         .map_err(|error| failed(EngineEnd::Descriptor)(error.into()))?;
-    let spec = VmSpec::read(File::from(file)).map_err(|error| failed(EngineEnd::Spec)(error.into()))?;
+    let spec =
+        VmSpec::read(File::from(file)).map_err(|error| failed(EngineEnd::Spec)(error.into()))?;
     let start_failed = |error: machine::StartError| (error.end(), anyhow::Error::from(error));
     let news = machine::news().map_err(start_failed)?;
-    let heard = news.try_clone().map_err(|error| failed(EngineEnd::Internal)(error.into()))?;
+    let heard = news
+        .try_clone()
+        .map_err(|error| failed(EngineEnd::Internal)(error.into()))?;
     warn_of_crowding(spec.vcpus);
     let (machine, control) = machine::start(&spec, news, began).map_err(start_failed)?;
     control::serve(machine, &heard, control)
@@ -48,6 +51,10 @@ fn live(spec_fd: InheritedFd, began: Instant) -> Result<EngineEnd, (EngineEnd, a
 fn warn_of_crowding(vcpus: u16) {
     let host = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
     if usize::from(vcpus) > host {
-        tracing::warn!(vcpus, host, "the machine has more vCPUs than this host has processors");
+        tracing::warn!(
+            vcpus,
+            host,
+            "the machine has more vCPUs than this host has processors"
+        );
     }
 }

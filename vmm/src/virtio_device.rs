@@ -25,7 +25,7 @@ pub(crate) struct ReadyQueue {
     pub(crate) available: u64,
     /// The ring the device writes.
     pub(crate) used: u64,
-    /// The next entry of the available ring the device takes; not zero after a restore.
+    /// The next entry of the available ring the device takes; not zero for a daemon that replaces another.
     pub(crate) next: u16,
     /// Counts when the guest has put something in the queue.
     pub(crate) kick: EventFd,
@@ -60,7 +60,6 @@ pub(crate) trait VirtioDevice: Send {
     /// # Errors
     /// The device cannot work and needs a reset.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
-    /// Stops work and forgets what the guest said. Returns, for each queue that was ready, which entry of the
-    /// available ring would have come next.
-    fn reset(&mut self) -> Vec<(u16, u16)>;
+    /// Stops work and forgets what the guest said.
+    fn reset(&mut self);
 }

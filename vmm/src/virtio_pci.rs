@@ -10,7 +10,6 @@
 pub(crate) mod common;
 mod identity;
 
-
 use std::io;
 use std::sync::Arc;
 
@@ -89,7 +88,9 @@ impl VirtioPci {
     /// Interrupts or descriptors are used up.
     pub(crate) fn new(device: Box<dyn VirtioDevice>, bar: u64, wiring: Wiring) -> io::Result<Self> {
         let queues = device.queue_sizes();
-        let kicks = queues.iter().map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC));
+        let kicks = queues
+            .iter()
+            .map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC));
         let kicks = kicks.collect::<io::Result<Vec<_>>>()?;
         let lines = wiring.lines.make(queues.len() + 1)?;
         let (config, msix_control) = identity::config_space(device.kind(), queues.len(), bar);
@@ -136,7 +137,11 @@ impl VirtioPci {
             let features = self.common.features();
             self.active = true;
             let memory = self.wiring.memory.clone();
-            self.device.activate(Activation { features, memory, queues })
+            self.device.activate(Activation {
+                features,
+                memory,
+                queues,
+            })
         });
         if let Err(error) = started {
             tracing::warn!(kind = self.device.kind(), %error, "a virtio device cannot start");
@@ -146,19 +151,20 @@ impl VirtioPci {
         self.attach_notifications();
     }
 
-    /// Stops the device. Returns where each of its queues stood.
-    fn stop(&mut self) -> Vec<(u16, u16)> {
+    /// Stops the device.
+    fn stop(&mut self) {
         self.detach_notifications();
-        if !self.active {
-            return Vec::new();
+        if std::mem::take(&mut self.active) {
+            self.device.reset();
         }
-        self.active = false;
-        self.device.reset()
     }
 
     fn ready_queues(&self) -> io::Result<Vec<ReadyQueue>> {
         let mut ready = Vec::new();
-        for (index, queue) in (0..).zip(self.common.queues()).filter(|(_, queue)| queue.enabled) {
+        for (index, queue) in (0..)
+            .zip(self.common.queues())
+            .filter(|(_, queue)| queue.enabled)
+        {
             if !queue.is_in(self.wiring.memory.guest()) {
                 let message = format!("queue {index} is not in guest memory");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
@@ -174,7 +180,7 @@ impl VirtioPci {
                 descriptors: queue.descriptors,
                 available: queue.available,
                 used: queue.used,
-                next: queue.next,
+                next: 0,
                 kick: self.kicks[usize::from(index)].try_clone()?,
                 call,
             });
@@ -183,7 +189,9 @@ impl VirtioPci {
     }
 
     fn attach_notifications(&mut self) {
-        let Some(bar) = self.config.bar().filter(|_| self.active) else { return };
+        let Some(bar) = self.config.bar().filter(|_| self.active) else {
+            return;
+        };
         for (kick, at) in self.kicks.iter().zip(notify_addresses(bar)) {
             if let Err(error) = self.wiring.notifier.attach(at, kick) {
                 tracing::error!(%error, "cannot attach a notification");
@@ -193,7 +201,9 @@ impl VirtioPci {
     }
 
     fn detach_notifications(&mut self) {
-        let Some(bar) = self.attached_at.take() else { return };
+        let Some(bar) = self.attached_at.take() else {
+            return;
+        };
         for (kick, at) in self.kicks.iter().zip(notify_addresses(bar)) {
             if let Err(error) = self.wiring.notifier.detach(at, kick) {
                 tracing::error!(%error, "cannot detach a notification");
@@ -278,7 +288,6 @@ fn raise(line: &Line) {
         tracing::error!(%error, "cannot raise an interrupt");
     }
 }
-
 
 #[cfg(test)]
 mod tests;

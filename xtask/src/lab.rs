@@ -232,7 +232,7 @@ fn qemu(archive: &Path, image: &Path, arguments: &Arguments) -> Result<Command> 
         "-cpu",
         "qemu64,+svm,+npt",
     ])
-    .args(["-smp", "2", "-m", &MEMORY_MIB.to_string()])
+    .args(["-smp", "1", "-m", &MEMORY_MIB.to_string()])
     .args([
         "-nodefaults",
         "-no-user-config",

@@ -138,8 +138,8 @@ fn a_descriptor_has_one_owner() {
         "descriptor 3 is given twice, the second time as the socket of device vsock"
     );
     assert_eq!(
-        problem(|spec| spec.options.restore = Some(InheritedFd(4))),
-        "descriptor 4 is given twice, the second time as options.restore"
+        problem(|spec| spec.control = InheritedFd(3)),
+        "descriptor 3 is given twice, the second time as control"
     );
 }
 

@@ -27,13 +27,20 @@ impl Daemon {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let vhost = VhostSocket::Connected(InheritedFd(theirs.as_raw_fd()));
         let mut command = Command::new(place::crosvm());
-        command.args(["device", device.kind(), "--spec-fd", &reader.as_raw_fd().to_string()]);
+        command.args([
+            "device",
+            device.kind(),
+            "--spec-fd",
+            &reader.as_raw_fd().to_string(),
+        ]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         descriptors.extend([OwnedFd::from(theirs), reader.into()]);
         sys::spawn::tie(&mut command, descriptors);
         let child = command.spawn().unwrap();
         drop(command);
-        writer.write_all(&serde_json::to_vec(&DeviceMessage { vhost, device }).unwrap()).unwrap();
+        writer
+            .write_all(&serde_json::to_vec(&DeviceMessage { vhost, device }).unwrap())
+            .unwrap();
         (Self { child }, ours)
     }
 

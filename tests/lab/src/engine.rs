@@ -19,7 +19,7 @@ use spec::vm::{Console, Device, Function, Kernel, Options, VM_SPEC_VERSION, VmSp
 use crate::place;
 
 /// In the lab everything is emulated twice; nothing that works takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A machine that is being described.
 pub struct Plan {
@@ -39,8 +39,7 @@ impl Plan {
         let (console, console_end) = UnixStream::pair().unwrap();
         let (control, control_end) = UnixStream::pair().unwrap();
         let number = |fd: &OwnedFd| InheritedFd(fd.as_raw_fd());
-        let descriptors: Vec<OwnedFd> =
-            vec![kernel.into(), console_end.into(), control_end.into()];
+        let descriptors: Vec<OwnedFd> = vec![kernel.into(), console_end.into(), control_end.into()];
         let spec = VmSpec {
             version: VM_SPEC_VERSION,
             name: "test".to_owned(),
@@ -59,7 +58,12 @@ impl Plan {
             devices: Vec::new(),
             options: Options::default(),
         };
-        Self { spec, descriptors, console, control }
+        Self {
+            spec,
+            descriptors,
+            console,
+            control,
+        }
     }
 
     /// Changes the specification at will, also to what is wrong.
@@ -74,7 +78,12 @@ impl Plan {
     pub fn device(mut self, name: &str, function: Function, socket: UnixStream) -> Self {
         let socket = OwnedFd::from(socket);
         let number = InheritedFd(socket.as_raw_fd());
-        let device = Device { name: name.to_owned(), socket: number, function, queue_size: 128 };
+        let device = Device {
+            name: name.to_owned(),
+            socket: number,
+            function,
+            queue_size: 128,
+        };
         self.spec.devices.push(device);
         self.descriptors.push(socket);
         self
@@ -88,13 +97,21 @@ impl Plan {
     pub fn start(mut self) -> Engine {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let mut command = Command::new(place::crosvm());
-        command.arg("run").arg("--spec-fd").arg(reader.as_raw_fd().to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("run")
+            .arg("--spec-fd")
+            .arg(reader.as_raw_fd().to_string());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         self.descriptors.push(reader.into());
         sys::spawn::tie(&mut command, self.descriptors);
         let mut child = command.spawn().unwrap();
         drop(command);
-        writer.write_all(&serde_json::to_vec(&self.spec).unwrap()).unwrap();
+        writer
+            .write_all(&serde_json::to_vec(&self.spec).unwrap())
+            .unwrap();
         drop(writer);
         let console = Arc::new(Printed::default());
         let (seen, from) = (Arc::clone(&console), self.console.try_clone().unwrap());
@@ -147,7 +164,11 @@ impl Printed {
     fn wait_for_end(&self) {
         let text = self.text.lock().unwrap();
         let moment = Duration::from_secs(1);
-        drop(self.more.wait_timeout_while(text, moment, |text| !text.1).unwrap());
+        drop(
+            self.more
+                .wait_timeout_while(text, moment, |text| !text.1)
+                .unwrap(),
+        );
     }
 
     /// Waits until `wanted` was printed behind the first `skip` bytes; returns whether it was.
@@ -210,7 +231,11 @@ impl Engine {
             if wanted(&info) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{info:?}; console:\n{}", self.console.text());
+            assert!(
+                Instant::now() < deadline,
+                "{info:?}; console:\n{}",
+                self.console.text()
+            );
             std::thread::park_timeout(Duration::from_millis(100));
         }
     }
@@ -232,7 +257,9 @@ impl Engine {
     /// # Panics
     /// When the console is closed.
     pub fn type_line(&mut self, line: &str) {
-        self.typed.write_all(format!("{line}\n").as_bytes()).unwrap();
+        self.typed
+            .write_all(format!("{line}\n").as_bytes())
+            .unwrap();
     }
 
     /// Asks for something and returns the answer.
@@ -249,11 +276,16 @@ impl Engine {
     /// When there is none.
     pub fn ask_with(&mut self, request: Request, fd: Option<OwnedFd>) -> Reply {
         self.calls += 1;
-        let mut line = serde_json::to_vec(&Call { id: self.calls, request }).unwrap();
+        let mut line = serde_json::to_vec(&Call {
+            id: self.calls,
+            request,
+        })
+        .unwrap();
         line.push(b'\n');
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let borrowed: Vec<_> = fd.iter().map(|fd| fd.as_fd()).collect();
+        let owned: Vec<OwnedFd> = fd.into_iter().collect();
+        let borrowed: Vec<_> = owned.iter().map(|fd| fd.as_fd()).collect();
         if !borrowed.is_empty() {
             assert!(ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
         }
@@ -309,7 +341,11 @@ impl Engine {
                 return end.unwrap_or_else(|| panic!("{status}; log:\n{}", self.log()));
             }
             let console = self.console.text();
-            assert!(Instant::now() < deadline, "still runs; console:\n{console}\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "still runs; console:\n{console}\n{}",
+                self.log()
+            );
             std::thread::park_timeout(Duration::from_millis(10));
         }
     }
@@ -348,7 +384,12 @@ impl Engine {
         let mut line = String::new();
         let read = self.lines.read_line(&mut line);
         let there = read.is_ok_and(|count| count > 0);
-        assert!(there, "no line; console:\n{}\nlog:\n{}", self.console.text(), self.log());
+        assert!(
+            there,
+            "no line; console:\n{}\nlog:\n{}",
+            self.console.text(),
+            self.log()
+        );
         serde_json::from_str(&line).unwrap()
     }
 }

@@ -30,7 +30,8 @@ impl Program {
     /// Writes each byte of `text` to I/O port `port`.
     #[must_use]
     pub fn print(self, port: u16, text: &str) -> Self {
-        text.bytes().fold(self, |program, byte| program.out(port, byte))
+        text.bytes()
+            .fold(self, |program, byte| program.out(port, byte))
     }
 
     /// Reads a byte from I/O port `from` and writes it to `to`.

@@ -22,5 +22,7 @@ pub fn image(part: &str) -> PathBuf {
 
 fn named(variable: &str) -> PathBuf {
     let place = std::env::var_os(variable);
-    place.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask lab`")).into()
+    place
+        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask lab`"))
+        .into()
 }

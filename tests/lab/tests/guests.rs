@@ -55,8 +55,12 @@ fn early_output_reaches_the_console() {
 
 #[test]
 fn configuration_space_is_read_without_exits() {
-    let program = (0..500).fold(Program::new(), |program, _| program.print_memory(CONFIG, 0x80));
-    let program = program.print_memory(CONFIG, SERIAL).count_for_ever(0x10_0000);
+    let program = (0..500).fold(Program::new(), |program, _| {
+        program.print_memory(CONFIG, 0x80)
+    });
+    let program = program
+        .print_memory(CONFIG, SERIAL)
+        .count_for_ever(0x10_0000);
     let mut engine = printing(program).start();
     engine.expect("\u{fffd}\u{fffd}\u{fffd})");
     let exits = engine.info().exits;
@@ -66,11 +70,18 @@ fn configuration_space_is_read_without_exits() {
 #[test]
 fn a_write_to_configuration_space_is_seen_by_the_next_read() {
     let bar = CONFIG + SLOT + 0x10;
-    let program = Program::new().store(bar, u32::MAX).print_memory(bar, SERIAL).print(SERIAL, "!");
+    let program = Program::new()
+        .store(bar, u32::MAX)
+        .print_memory(bar, SERIAL)
+        .print(SERIAL, "!");
     let mut engine = printing(program.power_off()).start();
     engine.expect("!");
     assert_eq!(engine.end(), EngineEnd::PowerOff);
-    assert!(engine.console().starts_with("\u{4}\u{fffd}"), "{:?}", engine.console());
+    assert!(
+        engine.console().starts_with("\u{4}\u{fffd}"),
+        "{:?}",
+        engine.console()
+    );
 }
 
 #[test]
@@ -84,7 +95,10 @@ fn nobody_answers_where_nobody_is() {
         .power_off();
     let mut engine = printing(program).start();
     assert_eq!(engine.end(), EngineEnd::PowerOff);
-    assert_eq!(engine.console(), "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}!");
+    assert_eq!(
+        engine.console(),
+        "\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}!"
+    );
 }
 
 #[test]
@@ -131,9 +145,15 @@ fn a_request_for_what_is_not_there_changes_nothing() {
     let mut engine = plan.with(|spec| spec.options.give_back = false).start();
     for request in [
         Request::Balloon { size: Mib(1) },
-        Request::Reattach { device: "root".to_owned() },
-        Request::RemoveDevice { device: "root".to_owned() },
-        Request::ConfigChanged { device: "root".to_owned() },
+        Request::Reattach {
+            device: "root".to_owned(),
+        },
+        Request::RemoveDevice {
+            device: "root".to_owned(),
+        },
+        Request::ConfigChanged {
+            device: "root".to_owned(),
+        },
     ] {
         assert!(matches!(engine.ask(request), Reply::Failed { .. }));
     }
@@ -148,8 +168,16 @@ fn bad_input_is_one_error_and_one_exit_code() {
     let good = || Plan::new(Program::new().power_off().kernel());
     let socket = || UnixStream::pair().unwrap().0;
     let cases: Vec<Bad> = vec![
-        (good().with(|spec| spec.vcpus = 0), EngineEnd::Spec, "vcpus is 0"),
-        (good().with(|spec| spec.version = 9), EngineEnd::Spec, "version is 9"),
+        (
+            good().with(|spec| spec.vcpus = 0),
+            EngineEnd::Spec,
+            "vcpus is 0",
+        ),
+        (
+            good().with(|spec| spec.version = 9),
+            EngineEnd::Spec,
+            "version is 9",
+        ),
         (
             good().with(|spec| spec.kernel.image = InheritedFd(900)),
             EngineEnd::Descriptor,
@@ -160,15 +188,31 @@ fn bad_input_is_one_error_and_one_exit_code() {
             EngineEnd::Descriptor,
             "is not a file open for reading",
         ),
-        (Plan::new(file(b"#!/bin/sh\n")), EngineEnd::Kernel, "uncompressed 64-bit ELF vmlinux"),
-        (Plan::new(file(&elf(0x100_0000, &[0; 64])[..130])), EngineEnd::Kernel, "cannot load"),
-        (Plan::new(file(&elf(0x300_0000, &[0; 64]))), EngineEnd::Kernel, "enters at 0x3000000"),
+        (
+            Plan::new(file(b"#!/bin/sh\n")),
+            EngineEnd::Kernel,
+            "uncompressed 64-bit ELF vmlinux",
+        ),
+        (
+            Plan::new(file(&elf(0x100_0000, &[0; 64])[..130])),
+            EngineEnd::Kernel,
+            "cannot load",
+        ),
+        (
+            Plan::new(file(&elf(0x300_0000, &[0; 64]))),
+            EngineEnd::Kernel,
+            "enters at 0x3000000",
+        ),
         (
             good().with(|spec| spec.kernel.cmdline = "x".repeat(2040)),
             EngineEnd::Kernel,
             "at most 2047 fit",
         ),
-        (good().with(|spec| spec.memory = Mib(1 << 20)), EngineEnd::Memory, "this host has"),
+        (
+            good().with(|spec| spec.memory = Mib(1 << 20)),
+            EngineEnd::Memory,
+            "this host has",
+        ),
         (
             good().device("gone", Function::Rng {}, socket()),
             EngineEnd::Device,
@@ -178,7 +222,11 @@ fn bad_input_is_one_error_and_one_exit_code() {
     for (plan, end, said) in cases {
         let mut engine = plan.start();
         assert_eq!(engine.end(), end, "{}", engine.log());
-        assert!(engine.log_to_end().contains(said), "no {said:?} in {}", engine.log());
+        assert!(
+            engine.log_to_end().contains(said),
+            "no {said:?} in {}",
+            engine.log()
+        );
         assert_eq!(engine.log().matches("ERROR").count(), 1, "{}", engine.log());
     }
 }
@@ -187,7 +235,9 @@ fn bad_input_is_one_error_and_one_exit_code() {
 fn a_daemon_that_says_nothing_is_given_up() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let kernel = Program::new().power_off().kernel();
-    let mut engine = Plan::new(kernel).device("mute", Function::Rng {}, ours).start();
+    let mut engine = Plan::new(kernel)
+        .device("mute", Function::Rng {}, ours)
+        .start();
     assert_eq!(engine.end(), EngineEnd::Device, "{}", engine.log());
     drop(theirs);
 }

@@ -62,7 +62,10 @@ impl Guest {
         let (root, socket) = disk(File::open(place::image("root.erofs")).unwrap(), true);
         let plan = bare("quiet root=/dev/vda ro rootfstype=erofs init=/bin/sh");
         let engine = change(plan.device("root", DISK, socket)).start();
-        let mut guest = Self { engine, _root: root };
+        let mut guest = Self {
+            engine,
+            _root: root,
+        };
         guest.engine.expect("# ");
         for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp")] {
             guest.does(&format!("mount -t {kind} {kind} {place}"));
@@ -82,7 +85,8 @@ impl Guest {
     fn hash_of(&mut self, command: &str) -> String {
         let printed = self.does(&format!("{command} | sha256sum"));
         let hash = printed.split_whitespace().find(|word| word.len() == 64);
-        hash.unwrap_or_else(|| panic!("no hash in {printed}")).to_owned()
+        hash.unwrap_or_else(|| panic!("no hash in {printed}"))
+            .to_owned()
     }
 }
 
@@ -121,7 +125,10 @@ fn every_processor_comes_up() {
 fn memory_above_the_hole_is_there() {
     let mut guest = Guest::start(|plan| plan.with(|spec| spec.memory = Mib(4096)));
     let total = guest.does("grep MemTotal /proc/meminfo");
-    let kib: u64 = total.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+    let kib: u64 = total
+        .split_whitespace()
+        .find_map(|word| word.parse().ok())
+        .unwrap();
     assert!(kib > 3_900_000, "{total}");
 }
 
@@ -132,15 +139,27 @@ fn the_power_button_is_a_key_press() {
     assert_eq!(guest.engine.ask(Request::PowerButton {}), Reply::Done {});
     guest.engine.expect("PRESSED");
     // struct input_event: the type EV_KEY at 16, the code KEY_POWER (116) at 18.
-    assert!(guest.does("od -An -tu2 -j16 -N4 /tmp/key").contains("1   116"));
+    assert!(
+        guest
+            .does("od -An -tu2 -j16 -N4 /tmp/key")
+            .contains("1   116")
+    );
 }
 
 #[test]
 fn a_daemon_gives_the_guest_random_numbers() {
     let (_daemon, socket) = Daemon::start(DeviceSpec::Rng, Vec::new());
     let mut guest = Guest::start(|plan| plan.device("rng", Function::Rng {}, socket));
-    assert!(guest.does("cat /sys/class/misc/hw_random/rng_current").contains("virtio"));
-    assert!(guest.does("head -c 4096 /dev/hwrng | wc -c").contains("4096"));
+    assert!(
+        guest
+            .does("cat /sys/class/misc/hw_random/rng_current")
+            .contains("virtio")
+    );
+    assert!(
+        guest
+            .does("head -c 4096 /dev/hwrng | wc -c")
+            .contains("4096")
+    );
 }
 
 #[test]
@@ -152,7 +171,10 @@ fn what_is_written_to_a_disk_is_read_back() {
     guest.does("echo 3 >/proc/sys/vm/drop_caches");
     let written = guest.hash_of("cat /tmp/a");
     assert_eq!(guest.hash_of("head -c 8388608 /dev/vdb"), written);
-    assert_eq!(guest.hash_of("dd if=/dev/vdb bs=4k count=2048 iflag=direct 2>/dev/null"), written);
+    assert_eq!(
+        guest.hash_of("dd if=/dev/vdb bs=4k count=2048 iflag=direct 2>/dev/null"),
+        written
+    );
 }
 
 #[test]
@@ -166,11 +188,16 @@ fn a_disk_is_plugged_in_and_out_while_the_machine_runs() {
         queue_size: 64,
     };
     let add = Request::AddDevice { device };
-    assert_eq!(guest.engine.ask_with(add, Some(socket.into())), Reply::Done {});
+    assert_eq!(
+        guest.engine.ask_with(add, Some(socket.into())),
+        Reply::Done {}
+    );
     guest.does("until [ -b /dev/vdb ]; do :; done");
     assert!(guest.does("cat /sys/block/vdb/size").contains("131072"));
     guest.does("dd if=/dev/zero of=/dev/vdb bs=1M count=4 conv=fsync");
-    let remove = || Request::RemoveDevice { device: "late".to_owned() };
+    let remove = || Request::RemoveDevice {
+        device: "late".to_owned(),
+    };
     assert!(matches!(guest.engine.ask(remove()), Reply::Failed { .. }));
     guest.does("echo 1 >$(readlink -f /sys/block/vdb/device)/../remove");
     assert_eq!(guest.engine.ask(remove()), Reply::Done {});
@@ -185,13 +212,23 @@ fn a_killed_daemon_is_replaced_under_load() {
     guest.does("head -c 16777216 /dev/urandom >/tmp/a");
     guest.does("(dd if=/tmp/a of=/dev/vdb bs=4k oflag=direct 2>/dev/null; echo WRIT''TEN) &");
     first.kill();
-    guest.engine.expect_event(&Event::DeviceLost { device: "data".to_owned() });
+    guest.engine.expect_event(&Event::DeviceLost {
+        device: "data".to_owned(),
+    });
     let (_second, socket) = disk(file, false);
-    let reattach = Request::Reattach { device: "data".to_owned() };
-    assert_eq!(guest.engine.ask_with(reattach, Some(socket.into())), Reply::Done {});
+    let reattach = Request::Reattach {
+        device: "data".to_owned(),
+    };
+    assert_eq!(
+        guest.engine.ask_with(reattach, Some(socket.into())),
+        Reply::Done {}
+    );
     guest.engine.expect("WRITTEN");
     let written = guest.hash_of("cat /tmp/a");
-    assert_eq!(guest.hash_of("dd if=/dev/vdb bs=64k count=256 iflag=direct 2>/dev/null"), written);
+    assert_eq!(
+        guest.hash_of("dd if=/dev/vdb bs=64k count=256 iflag=direct 2>/dev/null"),
+        written
+    );
 }
 
 #[test]
@@ -202,7 +239,11 @@ fn a_suspended_guest_goes_on_where_it_was() {
         let before = guest.engine.console().len();
         guest.engine.type_line("echo AW''AKE");
         std::thread::park_timeout(std::time::Duration::from_millis(300));
-        assert_eq!(guest.engine.console().len(), before, "a suspended guest printed");
+        assert_eq!(
+            guest.engine.console().len(),
+            before,
+            "a suspended guest printed"
+        );
         assert_eq!(guest.engine.ask(Request::Resume {}), Reply::Done {});
         guest.engine.expect_after(before, "AWAKE");
     }
@@ -211,9 +252,15 @@ fn a_suspended_guest_goes_on_where_it_was() {
 #[test]
 fn the_balloon_takes_and_gives_memory() {
     let mut guest = Guest::start(|plan| plan);
-    assert_eq!(guest.engine.ask(Request::Balloon { size: Mib(128) }), Reply::Done {});
+    assert_eq!(
+        guest.engine.ask(Request::Balloon { size: Mib(128) }),
+        Reply::Done {}
+    );
     guest.engine.wait_until(|info| info.ballooned == Mib(128));
-    assert_eq!(guest.engine.ask(Request::Balloon { size: Mib(0) }), Reply::Done {});
+    assert_eq!(
+        guest.engine.ask(Request::Balloon { size: Mib(0) }),
+        Reply::Done {}
+    );
     guest.engine.wait_until(|info| info.ballooned == Mib(0));
 }
 
@@ -221,5 +268,7 @@ fn the_balloon_takes_and_gives_memory() {
 fn free_pages_go_back_by_themselves() {
     let mut guest = Guest::start(|plan| plan);
     guest.does("dd if=/dev/zero of=/tmp/big bs=1M count=128 2>/dev/null; rm /tmp/big");
-    guest.engine.wait_until(|info| info.given_back_bytes > 128 << 20);
+    guest
+        .engine
+        .wait_until(|info| info.given_back_bytes > 128 << 20);
 }

@@ -26,8 +26,11 @@ pub(super) fn namespace() -> Vec<u8> {
     power_button(&mut bytes);
     events(&mut bytes);
     panic_port(&mut bytes);
-    Name::new("_S5_".into(), &Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO]))
-        .to_aml_bytes(&mut bytes);
+    Name::new(
+        "_S5_".into(),
+        &Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO]),
+    )
+    .to_aml_bytes(&mut bytes);
     bytes
 }
 
@@ -99,7 +102,12 @@ fn events(bytes: &mut Vec<u8>) {
     let is_changed = And::new(&ZERO, &happened, &EVENT_BUS_CHANGED);
     let if_pressed = If::new(&is_pressed, vec![&pressed]);
     let if_changed = If::new(&is_changed, vec![&changed]);
-    let method = Method::new("_EVT".into(), 1, true, vec![&read, &if_pressed, &if_changed]);
+    let method = Method::new(
+        "_EVT".into(),
+        1,
+        true,
+        vec![&read, &if_pressed, &if_changed],
+    );
     in_system_bus(
         "GED_",
         vec![

@@ -7,9 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use spec::control::{Call, Line, MAX_LINE_BYTES};
 
 /// Concierge reads its sockets; one that does not for so long has lost the machine.
@@ -28,7 +26,11 @@ impl Channel {
     /// Takes the socket.
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, unfinished: Vec::new(), descriptors: VecDeque::new() })
+        Ok(Self {
+            socket,
+            unfinished: Vec::new(),
+            descriptors: VecDeque::new(),
+        })
     }
 
     /// Returns the calls that have come, each with the descriptor that came before its end.

@@ -27,8 +27,6 @@ enum RequestError {
     NoBalloon,
     #[error("the guest has not let go of device {0}")]
     InUse(String),
-    #[error("this engine cannot save a machine yet")]
-    CannotSave,
     #[error("the device contradicts itself")]
     Contradiction(#[source] spec::vm::VmSpecError),
     #[error("cannot attach the daemon")]
@@ -48,7 +46,11 @@ pub(super) fn reattached(request: &Request) -> Option<&str> {
 /// Does what is asked.
 pub(super) fn answer(request: Request, fd: Option<OwnedFd>, machine: &mut Machine) -> Reply {
     let done = match request {
-        Request::Info {} => return Reply::Info { info: machine.info() },
+        Request::Info {} => {
+            return Reply::Info {
+                info: machine.info(),
+            };
+        }
         Request::PowerButton {} => tell(machine, EVENT_POWER_BUTTON),
         Request::Kill {} => kill(machine),
         Request::Suspend {} => suspend(machine),
@@ -58,7 +60,6 @@ pub(super) fn answer(request: Request, fd: Option<OwnedFd>, machine: &mut Machin
         Request::Reattach { device } => reattach(machine, &device, fd),
         Request::AddDevice { device } => add(machine, &device, fd),
         Request::RemoveDevice { device } => remove(machine, &device),
-        Request::Save {} => Err(RequestError::CannotSave),
     };
     done.map_or_else(|error| failed(&error), |()| Reply::Done {})
 }
@@ -96,7 +97,9 @@ fn balloon(machine: &Machine, size: Mib) -> Result<(), RequestError> {
 
 fn config_changed(machine: &Machine, name: &str) -> Result<(), RequestError> {
     let device = &machine.devices[find(machine, name)?];
-    lock(&device.front).refresh_config().map_err(RequestError::Attach)?;
+    lock(&device.front)
+        .refresh_config()
+        .map_err(RequestError::Attach)?;
     lock(&device.function).config_changed();
     Ok(())
 }
@@ -106,7 +109,9 @@ fn reattach(machine: &Machine, name: &str, fd: Option<OwnedFd>) -> Result<(), Re
     let socket = UnixStream::from(fd.ok_or(RequestError::NoSocket)?);
     // The transport is locked first, so that no vCPU starts or resets the device meanwhile.
     let function = lock(&device.function);
-    lock(&device.front).reattach(socket).map_err(RequestError::Attach)?;
+    lock(&device.front)
+        .reattach(socket)
+        .map_err(RequestError::Attach)?;
     drop(function);
     lock(&device.function).config_changed();
     Ok(())
@@ -124,11 +129,18 @@ fn add(machine: &mut Machine, device: &Device, fd: Option<OwnedFd>) -> Result<()
 
 fn remove(machine: &mut Machine, name: &str) -> Result<(), RequestError> {
     let index = find(machine, name)?;
-    if machine.remove(index) { Ok(()) } else { Err(RequestError::InUse(name.to_owned())) }
+    if machine.remove(index) {
+        Ok(())
+    } else {
+        Err(RequestError::InUse(name.to_owned()))
+    }
 }
 
 fn find(machine: &Machine, name: &str) -> Result<usize, RequestError> {
-    let found = machine.devices.iter().position(|device| device.name == name);
+    let found = machine
+        .devices
+        .iter()
+        .position(|device| device.name == name);
     found.ok_or_else(|| RequestError::NoDevice(name.to_owned()))
 }
 

@@ -33,7 +33,11 @@ fn adjust(entry: &mut kvm_cpuid_entry2, vcpu: u32, count: u32) {
         }
         // Caches: KVM reports the host's sharing; here every core has its own up to the last level.
         0x4 => {
-            let shared = if (entry.eax >> 5) & 7 >= 3 { count - 1 } else { 0 };
+            let shared = if (entry.eax >> 5) & 7 >= 3 {
+                count - 1
+            } else {
+                0
+            };
             entry.eax = (entry.eax & 0x0000_3fff) | (shared << 14) | ((count - 1) << 26);
         }
         // Performance counters cost exits and leak what other machines do.
@@ -85,14 +89,20 @@ mod tests {
         let described = describe(&supported(&[(1, 0)]), 2, 4);
         let leaf = described.as_slice()[0];
         assert_eq!(leaf.ebx, 0x0204_1234);
-        assert_eq!(leaf.ecx & (TSC_DEADLINE | HYPERVISOR | VMX), TSC_DEADLINE | HYPERVISOR);
+        assert_eq!(
+            leaf.ecx & (TSC_DEADLINE | HYPERVISOR | VMX),
+            TSC_DEADLINE | HYPERVISOR
+        );
     }
 
     #[test]
     fn the_topology_is_one_socket_of_cores() {
         let described = describe(&supported(&[(0xb, 0), (0xb, 1), (0xb, 2)]), 2, 3);
-        let levels: Vec<_> =
-            described.as_slice().iter().map(|leaf| (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx)).collect();
+        let levels: Vec<_> = described
+            .as_slice()
+            .iter()
+            .map(|leaf| (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx))
+            .collect();
         assert_eq!(levels, [(0, 1, 0x100, 2), (2, 3, 0x201, 2), (0, 0, 2, 2)]);
     }
 

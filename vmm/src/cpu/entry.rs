@@ -56,8 +56,18 @@ pub(super) fn special_registers(mut sregs: kvm_sregs) -> kvm_sregs {
         g: 1,
         ..kvm_segment::default()
     };
-    let code = kvm_segment { selector: CODE, type_: 0b1011, l: 1, ..flat };
-    let data = kvm_segment { selector: DATA, type_: 0b0011, db: 1, ..flat };
+    let code = kvm_segment {
+        selector: CODE,
+        type_: 0b1011,
+        l: 1,
+        ..flat
+    };
+    let data = kvm_segment {
+        selector: DATA,
+        type_: 0b0011,
+        db: 1,
+        ..flat
+    };
     sregs.cs = code;
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
     sregs.gdt.base = GDT;
@@ -85,5 +95,9 @@ pub(super) fn registers(entry: u64) -> kvm_regs {
 
 /// Returns the floating point state after a reset.
 pub(super) fn floating_point() -> kvm_fpu {
-    kvm_fpu { fcw: X87_CONTROL, mxcsr: SSE_CONTROL, ..kvm_fpu::default() }
+    kvm_fpu {
+        fcw: X87_CONTROL,
+        mxcsr: SSE_CONTROL,
+        ..kvm_fpu::default()
+    }
 }

@@ -51,7 +51,12 @@ impl Yard {
     /// `news` is written when the machine ends or panics.
     pub(crate) fn new(news: EventFd) -> Arc<Self> {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { state, changed, stop: AtomicBool::new(false), news })
+        Arc::new(Self {
+            state,
+            changed,
+            stop: AtomicBool::new(false),
+            news,
+        })
     }
 
     /// Says how the machine ends; the first to say it is heard.
@@ -89,7 +94,10 @@ impl Yard {
         while state.pause && state.end.is_none() {
             state.waiting += 1;
             self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             state.waiting -= 1;
         }
         state.end.is_none()
@@ -115,12 +123,21 @@ impl Processors {
     ) -> io::Result<Self> {
         register_signal_handler(SIGRTMIN(), on_kick)?;
         lock(&yard.state).threads = vcpus.len();
-        let vcpus: Vec<_> = vcpus.into_iter().map(|vcpu| Arc::new(Mutex::new(vcpu))).collect();
-        let mut processors = Self { yard: Arc::clone(yard), threads: Vec::new(), vcpus };
+        let vcpus: Vec<_> = vcpus
+            .into_iter()
+            .map(|vcpu| Arc::new(Mutex::new(vcpu)))
+            .collect();
+        let mut processors = Self {
+            yard: Arc::clone(yard),
+            threads: Vec::new(),
+            vcpus,
+        };
         for (number, vcpu) in processors.vcpus.iter().enumerate() {
             let (vcpu, board, yard) = (Arc::clone(vcpu), Arc::clone(board), Arc::clone(yard));
             let thread = Builder::new().name(format!("vcpu{number}"));
-            processors.threads.push(thread.spawn(move || run(&vcpu, &board, &yard))?);
+            processors
+                .threads
+                .push(thread.spawn(move || run(&vcpu, &board, &yard))?);
         }
         Ok(processors)
     }
@@ -202,7 +219,9 @@ fn step(vcpu: &mut VcpuFd, board: &Board, yard: &Yard) -> Option<EngineEnd> {
             PowerChange::Panicked => yard.panicked(),
             PowerChange::End(end) => return Some(end),
         },
-        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Some(EngineEnd::PowerOff),
+        Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => {
+            return Some(EngineEnd::PowerOff);
+        }
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => return Some(EngineEnd::Reset),
         Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_CRASH, _)) => return Some(EngineEnd::Panic),
         Ok(VcpuExit::Shutdown) => return Some(crash(vcpu, "triple fault")),
@@ -223,7 +242,10 @@ fn step(vcpu: &mut VcpuFd, board: &Board, yard: &Yard) -> Option<EngineEnd> {
 
 /// Says where the guest was.
 fn crash(vcpu: &VcpuFd, what: &str) -> EngineEnd {
-    let at = vcpu.get_regs().map(|registers| registers.rip).unwrap_or_default();
+    let at = vcpu
+        .get_regs()
+        .map(|registers| registers.rip)
+        .unwrap_or_default();
     tracing::error!(at = format_args!("{at:#x}"), "the guest crashed: {what}");
     EngineEnd::Crash
 }

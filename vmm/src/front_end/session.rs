@@ -14,7 +14,8 @@ use vhost::vhost_user::message::{
     VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{
-    Frontend, FrontendReqHandler, HandlerResult, VhostUserFrontend as _, VhostUserFrontendReqHandler,
+    Frontend, FrontendReqHandler, HandlerResult, VhostUserFrontend as _,
+    VhostUserFrontendReqHandler,
 };
 use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
@@ -70,7 +71,10 @@ impl Session {
         socket: UnixStream,
         queues: usize,
     ) -> Result<Self, AttachError> {
-        let socket_error = |source| AttachError::Socket { device: device.to_owned(), source };
+        let socket_error = |source| AttachError::Socket {
+            device: device.to_owned(),
+            source,
+        };
         let watched = socket.try_clone().map_err(socket_error)?;
         let front = Frontend::from_stream(socket, queues as u64);
         let mut session = Self {
@@ -90,14 +94,22 @@ impl Session {
     fn greet(&mut self, queues: usize) -> Result<(), AttachError> {
         let _deadline = Deadline::of(&self.socket);
         let ask = asking(&self.device);
-        self.features = self.front.get_features().map_err(ask("tell its features"))?;
+        self.features = self
+            .front
+            .get_features()
+            .map_err(ask("tell its features"))?;
         self.front.set_owner().map_err(ask("accept its owner"))?;
         if self.features & PROTOCOL == 0 {
             return Ok(());
         }
-        let offered = self.front.get_protocol_features().map_err(ask("tell its protocol"))?;
+        let offered = self
+            .front
+            .get_protocol_features()
+            .map_err(ask("tell its protocol"))?;
         self.protocol = offered & WANTED;
-        self.front.set_protocol_features(self.protocol).map_err(ask("agree on a protocol"))?;
+        self.front
+            .set_protocol_features(self.protocol)
+            .map_err(ask("agree on a protocol"))?;
         if self.has(VhostUserProtocolFeatures::REPLY_ACK) {
             self.front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         }
@@ -105,7 +117,11 @@ impl Session {
             let has = self.front.get_queue_num().map_err(ask("tell its queues"))?;
             if has < queues as u64 {
                 let device = self.device.clone();
-                return Err(AttachError::TooFewQueues { device, has, wants: queues });
+                return Err(AttachError::TooFewQueues {
+                    device,
+                    has,
+                    wants: queues,
+                });
             }
         }
         if self.has(VhostUserProtocolFeatures::BACKEND_REQ) {
@@ -117,11 +133,14 @@ impl Session {
     fn open_request_channel(&mut self) -> Result<(), AttachError> {
         let ask = asking(&self.device);
         let requests = Arc::new(DaemonRequests::default());
-        let mut handler = FrontendReqHandler::new(Arc::clone(&requests))
-            .map_err(|error| ask("take a request channel")(vhost::Error::VhostUserProtocol(error)))?;
+        let mut handler = FrontendReqHandler::new(Arc::clone(&requests)).map_err(|error| {
+            ask("take a request channel")(vhost::Error::VhostUserProtocol(error))
+        })?;
         handler.set_reply_ack_flag(self.has(VhostUserProtocolFeatures::REPLY_ACK));
         let channel = Number(handler.get_tx_raw_fd());
-        self.front.set_backend_request_fd(&channel).map_err(ask("take a request channel"))?;
+        self.front
+            .set_backend_request_fd(&channel)
+            .map_err(ask("take a request channel"))?;
         self.requests = Some((handler, requests));
         Ok(())
     }
@@ -149,7 +168,9 @@ impl Session {
     pub(super) fn write_config(&mut self, offset: usize, data: &[u8]) -> Result<(), AttachError> {
         let _deadline = Deadline::of(&self.socket);
         let offset = u32::try_from(offset).expect("configuration is a few bytes");
-        let written = self.front.set_config(offset, VhostUserConfigFlags::WRITABLE, data);
+        let written = self
+            .front
+            .set_config(offset, VhostUserConfigFlags::WRITABLE, data);
         written.map_err(asking(&self.device)("take configuration"))
     }
 
@@ -162,15 +183,21 @@ impl Session {
         let _deadline = Deadline::of(&self.socket);
         let ask = asking(&self.device);
         let features = shape.ask(activation.features) | (self.features & PROTOCOL);
-        self.front.set_features(features).map_err(ask("accept features"))?;
+        self.front
+            .set_features(features)
+            .map_err(ask("accept features"))?;
         if !self.has_memory {
             let table = memory_table(&activation.memory).map_err(ask("map guest memory"))?;
-            self.front.set_mem_table(&table).map_err(ask("map guest memory"))?;
+            self.front
+                .set_mem_table(&table)
+                .map_err(ask("map guest memory"))?;
             self.has_memory = true;
         }
-        self.share_inflight(activation, shape).map_err(ask("record requests in flight"))?;
+        self.share_inflight(activation, shape)
+            .map_err(ask("record requests in flight"))?;
         for queue in served(activation, shape) {
-            self.start_queue(queue, &activation.memory).map_err(ask("take a queue"))?;
+            self.start_queue(queue, &activation.memory)
+                .map_err(ask("take a queue"))?;
         }
         Ok(())
     }
@@ -199,25 +226,21 @@ impl Session {
         Ok(())
     }
 
-    /// Stops the daemon's work. Returns where each queue stood; a daemon that is gone stands at what it used.
-    pub(super) fn stop(&mut self, activation: &Activation, shape: &Shape) -> Vec<(u16, u16)> {
+    /// Stops the daemon's work; a daemon that is gone has stopped.
+    pub(super) fn stop(&mut self, activation: &Activation, shape: &Shape) {
         let _deadline = Deadline::of(&self.socket);
-        let mut stood = Vec::new();
         for queue in served(activation, shape) {
             let index = usize::from(queue.index);
             if self.features & PROTOCOL != 0 {
                 let _gone_is_stopped_too = self.front.set_vring_enable(index, false);
             }
-            let base = self.front.get_vring_base(index).ok();
-            let base = base.and_then(|base| u16::try_from(base & 0xffff).ok());
-            let base = base.unwrap_or_else(|| used_index(&activation.memory, queue));
-            stood.push((queue.index, base));
+            // Asking where a ring stands is how the protocol stops it.
+            let _gone_is_stopped_too = self.front.get_vring_base(index);
         }
         if self.has(VhostUserProtocolFeatures::RESET_DEVICE) {
             let _gone_is_reset_too = self.front.reset_device();
         }
         self.inflight = None;
-        stood
     }
 
     /// Keeps the record of requests the old daemon had taken and not finished.
@@ -235,7 +258,12 @@ impl Session {
             return Ok(());
         }
         if self.inflight.is_none() {
-            let largest = activation.queues.iter().map(|queue| queue.size).max().unwrap_or(0);
+            let largest = activation
+                .queues
+                .iter()
+                .map(|queue| queue.size)
+                .max()
+                .unwrap_or(0);
             let wanted = VhostUserInflight {
                 num_queues: u16::try_from(shape.daemon_queues).expect("few queues"),
                 queue_size: largest,
@@ -256,7 +284,9 @@ impl Session {
 
     /// Returns the number of the descriptor on which the daemon's own requests come, to watch it.
     pub(crate) fn request_channel(&self) -> Option<RawFd> {
-        self.requests.as_ref().map(|(handler, _)| handler.as_raw_fd())
+        self.requests
+            .as_ref()
+            .map(|(handler, _)| handler.as_raw_fd())
     }
 
     /// Answers one request of the daemon. Returns whether it says that its configuration changed.
@@ -264,8 +294,12 @@ impl Session {
     /// # Errors
     /// The daemon is gone or talks nonsense.
     pub(crate) fn answer_request(&mut self) -> Result<bool, AttachError> {
-        let Some((handler, requests)) = &mut self.requests else { return Ok(false) };
-        let answered = handler.handle_request().map_err(vhost::Error::VhostUserProtocol);
+        let Some((handler, requests)) = &mut self.requests else {
+            return Ok(false);
+        };
+        let answered = handler
+            .handle_request()
+            .map_err(vhost::Error::VhostUserProtocol);
         answered.map_err(asking(&self.device)("ask for something"))?;
         Ok(requests.config_changed.swap(false, Ordering::AcqRel))
     }
@@ -278,7 +312,10 @@ impl Session {
 /// Returns how many entries the daemon has finished, which is where its successor starts.
 pub(super) fn used_index(memory: &Memory, queue: &ReadyQueue) -> u16 {
     let index = GuestAddress(queue.used.saturating_add(2));
-    memory.guest().read_obj::<u16>(index).map_or(queue.next, u16::from_le)
+    memory
+        .guest()
+        .read_obj::<u16>(index)
+        .map_or(queue.next, u16::from_le)
 }
 
 /// Closes a connection whose other end does not answer in time, which ends every wait on it.
@@ -317,16 +354,25 @@ fn served<'a>(
     shape: &Shape,
 ) -> impl Iterator<Item = &'a ReadyQueue> + use<'a> {
     let daemons = shape.daemon_queues;
-    activation.queues.iter().filter(move |queue| usize::from(queue.index) < daemons)
+    activation
+        .queues
+        .iter()
+        .filter(move |queue| usize::from(queue.index) < daemons)
 }
 
 fn memory_table(memory: &Memory) -> Result<Vec<VhostUserMemoryRegionInfo>, vhost::Error> {
-    memory.guest().iter().map(VhostUserMemoryRegionInfo::from_guest_region).collect()
+    memory
+        .guest()
+        .iter()
+        .map(VhostUserMemoryRegionInfo::from_guest_region)
+        .collect()
 }
 
 fn host_address(memory: &Memory, guest: u64) -> Result<u64, vhost::Error> {
     let address = memory.guest().get_host_address(GuestAddress(guest));
-    address.map(|pointer| pointer as u64).map_err(|_| vhost::Error::InvalidGuestMemory)
+    address
+        .map(|pointer| pointer as u64)
+        .map_err(|_| vhost::Error::InvalidGuestMemory)
 }
 
 /// Returns what makes an error out of a failed act.
@@ -334,7 +380,11 @@ fn asking(device: &str) -> impl Fn(&'static str) -> AskError + use<> {
     let device = device.to_owned();
     move |act| {
         let device = device.clone();
-        Box::new(move |source| AttachError::Ask { device, act, source })
+        Box::new(move |source| AttachError::Ask {
+            device,
+            act,
+            source,
+        })
     }
 }
 

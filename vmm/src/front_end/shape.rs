@@ -51,24 +51,34 @@ impl Shape {
             Function::Net { queue_pairs, mac } => {
                 if *queue_pairs != 1 {
                     let problem = "this engine serves one pair of network queues";
-                    return Err(AttachError::Unsupported { device: device.name.clone(), problem });
+                    return Err(AttachError::Unsupported {
+                        device: device.name.clone(),
+                        problem,
+                    });
                 }
                 let mut shape = Self::plain(1, 2, 12);
                 shape.own_features = NET_OWN;
                 shape.hidden_features = NET_CONTROL;
                 shape.config_own.push((0, mac.0.to_vec()));
-                shape.config_own.push((6, NET_LINK_UP.to_le_bytes().to_vec()));
+                shape
+                    .config_own
+                    .push((6, NET_LINK_UP.to_le_bytes().to_vec()));
                 shape
             }
             // The event queue only carries what an engine has to say after a restore, so it stays here.
-            Function::Vsock {} => Self { daemon_queues: 2, ..Self::plain(19, 3, 8) },
+            Function::Vsock {} => Self {
+                daemon_queues: 2,
+                ..Self::plain(19, 3, 8)
+            },
             Function::Fs { tag, queues } => {
                 let mut shape = Self::plain(26, 1 + usize::from(*queues), 40);
                 let mut name = tag.clone().into_bytes();
                 name.resize(36, 0);
                 shape.config_is_daemons = false;
                 shape.config_own.push((0, name));
-                shape.config_own.push((36, u32::from(*queues).to_le_bytes().to_vec()));
+                shape
+                    .config_own
+                    .push((36, u32::from(*queues).to_le_bytes().to_vec()));
                 shape
             }
             Function::Rng {} => Self::plain(4, 1, 0),
@@ -77,7 +87,10 @@ impl Shape {
             Function::Input {} => Self::plain(18, 2, 136),
         };
         let queue_sizes = vec![device.queue_size; shape.queue_sizes.len()];
-        Ok(Self { queue_sizes, ..shape })
+        Ok(Self {
+            queue_sizes,
+            ..shape
+        })
     }
 
     fn plain(kind: u16, queues: usize, config_bytes: u32) -> Self {
@@ -121,13 +134,22 @@ mod tests {
 
     fn shape(function: Function) -> Result<Shape, AttachError> {
         let name = "it".to_owned();
-        Shape::of(&Device { name, socket: InheritedFd(3), function, queue_size: 128 })
+        Shape::of(&Device {
+            name,
+            socket: InheritedFd(3),
+            function,
+            queue_size: 128,
+        })
     }
 
     #[test]
     fn a_card_has_its_address_and_no_control_queue() {
         let mac = MacAddress([2, 0, 0, 0, 0, 9]);
-        let net = shape(Function::Net { queue_pairs: 1, mac }).unwrap();
+        let net = shape(Function::Net {
+            queue_pairs: 1,
+            mac,
+        })
+        .unwrap();
         let mut config = vec![0; 12];
         net.overlay(&mut config);
         assert_eq!(config, [2, 0, 0, 0, 0, 9, 1, 0, 0, 0, 0, 0]);
@@ -138,13 +160,24 @@ mod tests {
     #[test]
     fn more_pairs_than_can_be_served_are_refused() {
         let mac = MacAddress([2, 0, 0, 0, 0, 9]);
-        let error = shape(Function::Net { queue_pairs: 2, mac }).unwrap_err();
-        assert_eq!(error.to_string(), "device it: this engine serves one pair of network queues");
+        let error = shape(Function::Net {
+            queue_pairs: 2,
+            mac,
+        })
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "device it: this engine serves one pair of network queues"
+        );
     }
 
     #[test]
     fn a_folder_is_described_without_its_daemon() {
-        let fs = shape(Function::Fs { tag: "home".to_owned(), queues: 3 }).unwrap();
+        let fs = shape(Function::Fs {
+            tag: "home".to_owned(),
+            queues: 3,
+        })
+        .unwrap();
         let mut config = vec![0; 40];
         fs.overlay(&mut config);
         assert_eq!(&config[..5], b"home\0");
@@ -156,6 +189,9 @@ mod tests {
     #[test]
     fn what_the_transport_cannot_carry_is_not_offered() {
         let rng = shape(Function::Rng {}).unwrap();
-        assert_eq!(rng.offer(u64::MAX) & !(DEVICE_FEATURES | TRANSPORT_FEATURES), 0);
+        assert_eq!(
+            rng.offer(u64::MAX) & !(DEVICE_FEATURES | TRANSPORT_FEATURES),
+            0
+        );
     }
 }

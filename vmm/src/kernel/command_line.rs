@@ -12,12 +12,18 @@ const EARLY: &str = "earlyprintk=serial";
 
 /// Returns the whole command line.
 pub(crate) fn command_line(specified: &str) -> String {
-    if specified.is_empty() { MACHINE.to_owned() } else { format!("{MACHINE} {specified}") }
+    if specified.is_empty() {
+        MACHINE.to_owned()
+    } else {
+        format!("{MACHINE} {specified}")
+    }
 }
 
 /// Returns whether the kernel is told to print before its consoles exist.
 pub(crate) fn wants_early_output(specified: &str) -> bool {
-    specified.split_ascii_whitespace().any(|word| word.starts_with(EARLY))
+    specified
+        .split_ascii_whitespace()
+        .any(|word| word.starts_with(EARLY))
 }
 
 #[cfg(test)]

@@ -24,10 +24,16 @@ fn elf(entry: u64, segment: &[u8]) -> Vec<u8> {
     image
 }
 
-fn load_image(image: &[u8], initramfs: Option<&[u8]>, size: Mib) -> Result<GuestMemory, KernelError> {
+fn load_image(
+    image: &[u8],
+    initramfs: Option<&[u8]>,
+    size: Mib,
+) -> Result<GuestMemory, KernelError> {
     let ram = ram_regions(size);
-    let ranges: Vec<_> =
-        ram.iter().map(|ram| (GuestAddress(ram.start), usize::try_from(ram.size).unwrap())).collect();
+    let ranges: Vec<_> = ram
+        .iter()
+        .map(|ram| (GuestAddress(ram.start), usize::try_from(ram.size).unwrap()))
+        .collect();
     let memory = GuestMemory::from_ranges(&ranges).unwrap();
     let file = |bytes: &[u8]| {
         let mut file = tempfile::tempfile().unwrap();
@@ -50,7 +56,9 @@ fn load_image(image: &[u8], initramfs: Option<&[u8]>, size: Mib) -> Result<Guest
 fn a_kernel_finds_its_segment_its_line_and_its_map() {
     let memory = load_image(&elf(0x100_0000, b"kernel"), None, Mib(4096)).unwrap();
     let mut segment = [0; 6];
-    memory.read_slice(&mut segment, GuestAddress(0x100_0000)).unwrap();
+    memory
+        .read_slice(&mut segment, GuestAddress(0x100_0000))
+        .unwrap();
     assert_eq!(&segment, b"kernel");
     let params: boot_params = memory.read_obj(GuestAddress(BOOT_PARAMS)).unwrap();
     let table = params.e820_table;
@@ -62,7 +70,9 @@ fn a_kernel_finds_its_segment_its_line_and_its_map() {
     assert!(map.contains(&(0x10_0000, 3 << 30, 1)) && map.contains(&(4 << 30, 5 << 30, 1)));
     assert!(map.contains(&(ECAM_START, ECAM_START + ECAM_SIZE, 2)));
     let mut line = [0; 6];
-    memory.read_slice(&mut line, GuestAddress(u64::from(params.hdr.cmd_line_ptr))).unwrap();
+    memory
+        .read_slice(&mut line, GuestAddress(u64::from(params.hdr.cmd_line_ptr)))
+        .unwrap();
     assert_eq!(&line, b"quiet\0");
 }
 
@@ -79,12 +89,22 @@ fn the_initial_file_system_ends_at_the_top() {
     let params: boot_params = memory.read_obj(GuestAddress(BOOT_PARAMS)).unwrap();
     let (start, size) = (params.hdr.ramdisk_image, params.hdr.ramdisk_size);
     assert_eq!((start, size), ((64 << 20) - 8192, 5000));
-    assert_eq!(memory.read_obj::<u8>(GuestAddress(u64::from(start) + 4999)).unwrap(), 7);
+    assert_eq!(
+        memory
+            .read_obj::<u8>(GuestAddress(u64::from(start) + 4999))
+            .unwrap(),
+        7
+    );
 }
 
 #[test]
 fn what_is_not_a_kernel_is_refused() {
-    for image in [&b""[..], b"MZ\0\0", &[0; 4096], &elf(0x100_0000, b"")[..100]] {
+    for image in [
+        &b""[..],
+        b"MZ\0\0",
+        &[0; 4096],
+        &elf(0x100_0000, b"")[..100],
+    ] {
         let error = load_image(image, None, Mib(64)).unwrap_err();
         assert!(matches!(error, KernelError::Load(_)), "{error:?}");
     }
@@ -93,11 +113,17 @@ fn what_is_not_a_kernel_is_refused() {
 #[test]
 fn a_kernel_that_enters_elsewhere_is_refused() {
     let error = load_image(&elf(0x900_0000, b"kernel"), None, Mib(64)).unwrap_err();
-    assert!(matches!(error, KernelError::Entry { entry: 0x900_0000 }), "{error:?}");
+    assert!(
+        matches!(error, KernelError::Entry { entry: 0x900_0000 }),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
     let error = load_image(&elf(0x100_0000, &[1; 64]), Some(&[0; 49 << 20]), Mib(64)).unwrap_err();
-    assert!(matches!(error, KernelError::InitramfsTooLarge { .. }), "{error:?}");
+    assert!(
+        matches!(error, KernelError::InitramfsTooLarge { .. }),
+        "{error:?}"
+    );
 }

@@ -6,7 +6,10 @@
 //! keeps nothing of it but one open, nameless file. Such a file cannot be sealed; the device daemons' list of
 //! system calls has no `ftruncate` instead.
 
-#![expect(unsafe_code, reason = "UNSAFETY: unshare changes what the whole process sees")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: unshare changes what the whole process sees"
+)]
 
 use std::fs::File;
 use std::io;
@@ -62,7 +65,12 @@ fn huge_tmpfs(size: Mib) -> io::Result<File> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOEXEC | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let mount = fsmount(&tmpfs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::openat(&mount, ".", flags, Mode::RUSR | Mode::WUSR)?);
+    let file = File::from(rustix::fs::openat(
+        &mount,
+        ".",
+        flags,
+        Mode::RUSR | Mode::WUSR,
+    )?);
     file.set_len(size.bytes())?;
     Ok(file)
 }
@@ -94,7 +102,11 @@ mod tests {
     #[test]
     fn more_than_the_host_has_is_refused_with_both_figures() {
         let error = reserve(Mib(u32::MAX), false).unwrap_err();
-        assert!(error.to_string().starts_with("the machine wants 4294967295 MiB, this host has"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("the machine wants 4294967295 MiB, this host has")
+        );
     }
 
     #[test]

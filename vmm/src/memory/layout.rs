@@ -77,9 +77,17 @@ impl Ram {
 pub(crate) fn ram_regions(size: Mib) -> Vec<Ram> {
     let bytes = size.bytes();
     let low = bytes.min(HOLE_START);
-    let mut regions = vec![Ram { start: 0, size: low, file_offset: 0 }];
+    let mut regions = vec![Ram {
+        start: 0,
+        size: low,
+        file_offset: 0,
+    }];
     if bytes > low {
-        regions.push(Ram { start: HOLE_END, size: bytes - low, file_offset: low });
+        regions.push(Ram {
+            start: HOLE_END,
+            size: bytes - low,
+            file_offset: low,
+        });
     }
     regions
 }
@@ -93,13 +101,27 @@ mod tests {
     #[test]
     fn memory_up_to_the_hole_is_one_piece() {
         let regions = ram_regions(Mib(3072));
-        assert_eq!(regions, [Ram { start: 0, size: 3 << 30, file_offset: 0 }]);
+        assert_eq!(
+            regions,
+            [Ram {
+                start: 0,
+                size: 3 << 30,
+                file_offset: 0
+            }]
+        );
     }
 
     #[test]
     fn the_rest_lies_above_the_hole() {
         let regions = ram_regions(Mib(3073));
-        assert_eq!(regions[1], Ram { start: 4 << 30, size: 1 << 20, file_offset: 3 << 30 });
+        assert_eq!(
+            regions[1],
+            Ram {
+                start: 4 << 30,
+                size: 1 << 20,
+                file_offset: 3 << 30
+            }
+        );
     }
 
     proptest! {

@@ -67,7 +67,11 @@ impl Bus {
     /// Makes a bus with nothing but the host bridge.
     pub(crate) fn new(view: Box<dyn View>) -> Self {
         let slots = [const { None }; SLOTS];
-        let bus = Self { slots, bridge: ConfigSpace::new(HOST_BRIDGE), view };
+        let bus = Self {
+            slots,
+            bridge: ConfigSpace::new(HOST_BRIDGE),
+            view,
+        };
         bus.show(0, bus.bridge.bytes());
         (1..SLOTS).for_each(|slot| bus.show(slot, &[0xff; CONFIG_BYTES]));
         bus
@@ -92,7 +96,9 @@ impl Bus {
 
     /// Takes the guest's write into configuration space at `offset`.
     pub(crate) fn write_config(&mut self, offset: u64, data: &[u8]) {
-        let Some((slot, register)) = place(offset) else { return };
+        let Some((slot, register)) = place(offset) else {
+            return;
+        };
         if slot == 0 {
             self.bridge.write(register, data);
             self.show(0, self.bridge.bytes());
@@ -122,13 +128,18 @@ impl Bus {
 /// Returns where the BAR of the device in `slot` is when the machine starts.
 pub(crate) fn bar_address(slot: usize) -> u64 {
     let address = BAR_START + slot as u64 * u64::from(BAR_BYTES);
-    assert!(address + u64::from(BAR_BYTES) <= BAR_END, "32 slots fit in the hole");
+    assert!(
+        address + u64::from(BAR_BYTES) <= BAR_END,
+        "32 slots fit in the hole"
+    );
     address
 }
 
 /// Returns whether `address` is in configuration space, and where.
 pub(crate) fn config_offset(address: u64) -> Option<u64> {
-    address.checked_sub(ECAM_START).filter(|offset| *offset < ECAM_SIZE)
+    address
+        .checked_sub(ECAM_START)
+        .filter(|offset| *offset < ECAM_SIZE)
 }
 
 /// Locks a function; a panic elsewhere in the process has already ended it.
@@ -187,12 +198,21 @@ mod tests {
         let (memory, mut bus) = bus();
         let mut config = ConfigSpace::new(HOST_BRIDGE);
         config.set_bar(bar_address(1), BAR_BYTES);
-        bus.plug(1, Arc::new(Mutex::new(Scratch { config, written: Vec::new() })));
+        bus.plug(
+            1,
+            Arc::new(Mutex::new(Scratch {
+                config,
+                written: Vec::new(),
+            })),
+        );
         (memory, bus)
     }
 
     fn seen(memory: &MmapRegion, slot: usize, register: usize) -> u32 {
-        memory.as_volatile_slice().read_obj(slot * SLOT_BYTES + register).unwrap()
+        memory
+            .as_volatile_slice()
+            .read_obj(slot * SLOT_BYTES + register)
+            .unwrap()
     }
 
     #[test]

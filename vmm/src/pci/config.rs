@@ -92,7 +92,10 @@ impl ConfigSpace {
     pub(crate) fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> usize {
         let start = self.end_of_capabilities;
         let end = start + 2 + body.len();
-        assert!(end <= CAPABILITIES_END, "capabilities are a fixed set that fits");
+        assert!(
+            end <= CAPABILITIES_END,
+            "capabilities are a fixed set that fits"
+        );
         let link = self.last_capability.map_or(CAPABILITIES, |last| last + 1);
         let at = u8::try_from(start).expect("capabilities lie in the first 256 bytes");
         self.set(link, &[at]);

@@ -25,7 +25,12 @@ impl Msix {
     pub(crate) fn new(lines: Vec<Line>) -> Self {
         let mut masked = [0; ENTRY_BYTES];
         masked[12..].copy_from_slice(&ENTRY_MASKED.to_le_bytes());
-        Self { table: vec![masked; lines.len()], lines, enabled: false, all_masked: false }
+        Self {
+            table: vec![masked; lines.len()],
+            lines,
+            enabled: false,
+            all_masked: false,
+        }
     }
 
     /// Returns the capability's body and its writable bits for a table at `table` and pending bits at `pending`,
@@ -56,13 +61,17 @@ impl Msix {
     /// Answers a read of the table.
     pub(crate) fn read_table(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        let Some((vector, within)) = self.place(offset, data.len()) else { return };
+        let Some((vector, within)) = self.place(offset, data.len()) else {
+            return;
+        };
         data.copy_from_slice(&self.table[vector][within..within + data.len()]);
     }
 
     /// Takes a write to the table.
     pub(crate) fn write_table(&mut self, offset: u64, data: &[u8]) {
-        let Some((vector, within)) = self.place(offset, data.len()) else { return };
+        let Some((vector, within)) = self.place(offset, data.len()) else {
+            return;
+        };
         self.table[vector][within..within + data.len()].copy_from_slice(data);
         self.route(vector);
     }
@@ -72,7 +81,9 @@ impl Msix {
         for (byte, to) in (offset..).zip(data.iter_mut()) {
             let first = usize::try_from(byte).map_or(usize::MAX, |byte| byte.saturating_mul(8));
             let bit = |index: usize| {
-                let line = first.checked_add(index).and_then(|vector| self.lines.get(vector));
+                let line = first
+                    .checked_add(index)
+                    .and_then(|vector| self.lines.get(vector));
                 u8::from(line.is_some_and(Line::is_pending)) << index
             };
             *to = (0..8).map(bit).sum();
@@ -98,8 +109,10 @@ impl Msix {
             u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]])
         };
         let open = self.enabled && !self.all_masked && word(12) & ENTRY_MASKED == 0;
-        let message =
-            Message { address: u64::from(word(0)) | (u64::from(word(4)) << 32), data: word(8) };
+        let message = Message {
+            address: u64::from(word(0)) | (u64::from(word(4)) << 32),
+            data: word(8),
+        };
         self.lines[vector].set(open.then_some(message));
     }
 }
@@ -132,7 +145,10 @@ mod tests {
         msix.set_control(ENABLE | MASK_ALL);
         assert!(recorder.connected.lock().unwrap().is_empty());
         msix.set_control(ENABLE);
-        let expected = Message { address: 0xfee0_0000, data: 0x21 };
+        let expected = Message {
+            address: 0xfee0_0000,
+            data: 0x21,
+        };
         assert_eq!(recorder.connected.lock().unwrap().get(&1), Some(&expected));
         msix.write_table(16 + 12, &1_u32.to_le_bytes());
         assert!(recorder.connected.lock().unwrap().is_empty());

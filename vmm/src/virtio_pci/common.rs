@@ -35,13 +35,16 @@ pub(crate) struct Queue {
     pub(crate) descriptors: u64,
     pub(crate) available: u64,
     pub(crate) used: u64,
-    /// Which available entry comes first; only a restore sets it.
-    pub(crate) next: u16,
 }
 
 impl Queue {
     fn new(max_size: u16) -> Self {
-        Self { size: max_size, max_size, vector: NO_VECTOR, ..Self::default() }
+        Self {
+            size: max_size,
+            max_size,
+            vector: NO_VECTOR,
+            ..Self::default()
+        }
     }
 
     /// Returns whether the three rings are aligned (virtio 1.3 §2.7) and lie in memory as a whole.
@@ -187,7 +190,10 @@ impl Common {
     fn set_status(&mut self, status: u8) -> Change {
         if status == 0 {
             let sizes: Vec<u16> = self.queues.iter().map(|queue| queue.max_size).collect();
-            *self = Self { generation: self.generation, ..Self::new(self.offered, &sizes) };
+            *self = Self {
+                generation: self.generation,
+                ..Self::new(self.offered, &sizes)
+            };
             return Change::Reset;
         }
         let mut new = status & !NEEDS_RESET;
@@ -197,14 +203,20 @@ impl Common {
         }
         let starts = new & DRIVER_OK != 0 && self.status & DRIVER_OK == 0;
         self.status = new | (self.status & NEEDS_RESET);
-        if starts && self.status & FEATURES_OK != 0 { Change::Start } else { Change::Nothing }
+        if starts && self.status & FEATURES_OK != 0 {
+            Change::Start
+        } else {
+            Change::Nothing
+        }
     }
 
     /// A running queue does not change, so the rest is ignored then (virtio 1.3 §4.1.4.3.2).
     fn write_queue(&mut self, offset: u64, width: usize, value: u64) {
         let short = u16::try_from(value & 0xffff).expect("masked to 16 bits");
         let vector = self.known_vector(short);
-        let Some(queue) = self.queues.get_mut(usize::from(self.selected)) else { return };
+        let Some(queue) = self.queues.get_mut(usize::from(self.selected)) else {
+            return;
+        };
         if self.status & DRIVER_OK != 0 {
             return;
         }
@@ -221,12 +233,20 @@ impl Common {
 
     /// A vector that does not exist reads back as none, which is how the guest learns it.
     fn known_vector(&self, vector: u16) -> u16 {
-        if usize::from(vector) <= self.queues.len() { vector } else { NO_VECTOR }
+        if usize::from(vector) <= self.queues.len() {
+            vector
+        } else {
+            NO_VECTOR
+        }
     }
 }
 
 fn half(value: u64, select: u32) -> u32 {
-    let shifted = if select > 1 { 0 } else { (value >> (select * 32)) & 0xffff_ffff };
+    let shifted = if select > 1 {
+        0
+    } else {
+        (value >> (select * 32)) & 0xffff_ffff
+    };
     u32::try_from(shifted).expect("masked to 32 bits")
 }
 

@@ -38,16 +38,16 @@ impl VirtioDevice for Remembers {
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         let mut log = lock(&self.0);
-        log.started.push((activation.features, activation.queues.len()));
+        log.started
+            .push((activation.features, activation.queues.len()));
         for queue in activation.queues {
             log.calls.push(queue.call);
             log.kicks.push(queue.kick);
         }
         Ok(())
     }
-    fn reset(&mut self) -> Vec<(u16, u16)> {
+    fn reset(&mut self) {
         lock(&self.0).resets += 1;
-        Vec::new()
     }
 }
 
@@ -78,12 +78,21 @@ impl Driver {
         let (recorder, lines) = Recorder::with_lines();
         let attached = Arc::new(Attached::default());
         let notifier = Arc::clone(&attached) as Arc<dyn Notifier>;
-        let wiring = Wiring { memory: Memory::for_tests(Mib(64)), lines, notifier };
+        let wiring = Wiring {
+            memory: Memory::for_tests(Mib(64)),
+            lines,
+            notifier,
+        };
         let log = Arc::new(Mutex::new(Log::default()));
         let device = Box::new(Remembers(Arc::clone(&log)));
         let mut function = VirtioPci::new(device, bar_address(1), wiring).unwrap();
         function.write_config(4, &[6, 0]);
-        Self { function, log, attached, recorder }
+        Self {
+            function,
+            log,
+            attached,
+            recorder,
+        }
     }
 
     fn read(&mut self, offset: u64) -> u32 {
@@ -146,15 +155,30 @@ fn a_driver_brings_the_device_up_and_down() {
 fn the_device_interrupts_through_the_vector_of_the_queue() {
     let mut driver = Driver::new();
     let control = driver.function.msix_control;
-    driver.function.write_config(control, &0x8000_u16.to_le_bytes());
+    driver
+        .function
+        .write_config(control, &0x8000_u16.to_le_bytes());
     for (word, value) in [(0, 0xfee0_0000), (4, 0), (8, 0x33), (12, 0)] {
         driver.write(TABLE + 2 * 16 + word, value);
     }
     driver.bring_up();
-    let line = *lock(&driver.recorder.connected).first_key_value().unwrap().0;
+    let line = *lock(&driver.recorder.connected)
+        .first_key_value()
+        .unwrap()
+        .0;
     assert_eq!(line, 2, "the second queue's vector is the third line");
     lock(&driver.log).calls[1].write(7).unwrap();
-    assert_eq!(driver.function.msix.line(2).unwrap().event().read().unwrap(), 7);
+    assert_eq!(
+        driver
+            .function
+            .msix
+            .line(2)
+            .unwrap()
+            .event()
+            .read()
+            .unwrap(),
+        7
+    );
 }
 
 #[test]
@@ -188,7 +212,11 @@ fn a_ring_outside_memory_makes_the_device_ask_for_a_reset() {
         assert_eq!(driver.status(15), 15 | 64, "{at:#x}");
         assert!(lock(&driver.log).started.is_empty());
         assert_eq!(driver.read(STATUS) & 0xff, u32::from(STATUS_CONFIG_CHANGED));
-        assert_eq!(driver.read(STATUS) & 0xff, 0, "reading the status clears it");
+        assert_eq!(
+            driver.read(STATUS) & 0xff,
+            0,
+            "reading the status clears it"
+        );
     }
 }
 

@@ -32,9 +32,12 @@ fn main() -> ExitCode {
 /// Returns how many test programs failed.
 fn work() -> Result<usize> {
     leave_first_root().context("cannot leave the first root")?;
-    for (kind, place) in
-        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")]
-    {
+    for (kind, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/tmp"),
+    ] {
         fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
         mount(kind, place, kind, MountFlags::empty(), None)
             .with_context(|| format!("cannot mount {place}"))?;
@@ -44,17 +47,27 @@ fn work() -> Result<usize> {
         rustix::system::finit_module(&file, c"", 0)
             .with_context(|| format!("cannot load {}", module.display()))?;
     }
-    anyhow::ensure!(Path::new("/dev/kvm").exists(), "the modules made no /dev/kvm");
+    anyhow::ensure!(
+        Path::new("/dev/kvm").exists(),
+        "the modules made no /dev/kvm"
+    );
     name_disks().context("cannot name the disks")?;
     let filter = filter();
     let mut failed = 0;
     for test in sorted("/tests")? {
         let mut command = Command::new(&test);
-        command.args(["--test-threads=1", "--nocapture"]).args(&filter).env_clear();
-        command.env("TESTUDO_LAB_PROGRAMS", "/programs").env("TESTUDO_LAB_IMAGE", "/image");
+        command
+            .args(["--test-threads=1", "--nocapture"])
+            .args(&filter)
+            .env_clear();
+        command
+            .env("TESTUDO_LAB_PROGRAMS", "/programs")
+            .env("TESTUDO_LAB_IMAGE", "/image");
         command.env("RUST_BACKTRACE", "0").env("PATH", "/programs");
         print(&format!("LAB: {}", test.display()));
-        let status = command.status().with_context(|| format!("cannot start {}", test.display()))?;
+        let status = command
+            .status()
+            .with_context(|| format!("cannot start {}", test.display()))?;
         failed += usize::from(!status.success());
     }
     Ok(failed)
@@ -71,7 +84,9 @@ fn leave_first_root() -> rustix::io::Result<()> {
 /// Gives each disk the name that the host gave it as its serial number: the kernel's own names depend on luck.
 fn name_disks() -> Result<()> {
     for disk in sorted("/sys/block")? {
-        let Ok(serial) = fs::read_to_string(disk.join("device/serial")) else { continue };
+        let Ok(serial) = fs::read_to_string(disk.join("device/serial")) else {
+            continue;
+        };
         let node = Path::new("/dev").join(disk.file_name().context("a disk without a name")?);
         std::os::unix::fs::symlink(node, Path::new("/image").join(serial.trim()))?;
     }
@@ -81,12 +96,17 @@ fn name_disks() -> Result<()> {
 /// Returns what the host wants run, from the kernel's command line; all when it says nothing.
 fn filter() -> Vec<String> {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    line.split_whitespace().filter_map(|word| word.strip_prefix("lab.only=")).map(str::to_owned).collect()
+    line.split_whitespace()
+        .filter_map(|word| word.strip_prefix("lab.only="))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn sorted(folder: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
