@@ -14,10 +14,11 @@ use link::config::EngineChoice;
 use spec::fd::InheritedFd;
 use spec::vm::{Function, VmSpec};
 use tokio::net::UnixStream;
-use wire::{Bytes, Fault, Kind};
+use wire::{Bytes, Fault};
 
 use crate::log::Log;
 
+mod crosvm;
 pub(crate) mod qemu;
 mod qmp;
 
@@ -33,7 +34,8 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
     /// When sockets cannot be made.
     fn plug(&self, function: &Function, path: &Path) -> io::Result<Plug>;
 
-    /// Returns whether it serves disks that may grow itself, because it cannot be told by a daemon that one has.
+    /// Returns whether it serves disks that may grow itself, because it cannot be told by a daemon that one has
+    /// (ADR 17).
     fn serves_growing_disks(&self) -> bool;
 
     /// Returns how the program is started for `spec`, with the disks that it serves itself after all others.
@@ -124,40 +126,42 @@ impl Hardware {
     }
 }
 
-/// Returns the engine for this machine and the user's choice.
+/// Returns the engine for this machine and the user's choice; `crosvm` is where our own lies.
 ///
 /// # Errors
 /// When the chosen one is not installed.
-pub(crate) fn choose(choice: EngineChoice) -> Result<Chosen, Fault> {
-    let hardware = Hardware::of_machine();
-    let engine = match choice {
-        EngineChoice::Crosvm => {
-            return Err(Fault::new(
-                Kind::Invalid,
-                "E-ENGINE",
-                "this version cannot run VMs with crosvm",
-            )
-            .hint("set engine = \"auto\" in config.toml"));
-        }
-        EngineChoice::Auto | EngineChoice::Qemu => qemu::Qemu::find()?,
+pub(crate) fn choose(choice: EngineChoice, crosvm: &Path) -> Result<Chosen, Fault> {
+    let (ours, reason) = decide(choice, Hardware::of_machine());
+    let engine: Arc<dyn Engine> = if ours {
+        Arc::new(crosvm::Crosvm {
+            program: crosvm.to_owned(),
+        })
+    } else {
+        Arc::new(qemu::Qemu::find()?)
     };
     Ok(Chosen {
-        engine: Arc::new(engine),
-        reason: reason(choice, hardware).to_owned(),
+        engine,
+        reason: reason.to_owned(),
     })
 }
 
-fn reason(choice: EngineChoice, hardware: Hardware) -> &'static str {
-    if choice == EngineChoice::Qemu {
-        return "chosen in config.toml";
-    }
-    match hardware {
-        Hardware::Usable => "QEMU emulates the processor: this version has no other engine",
-        Hardware::Software => {
-            "QEMU emulates the processor: /dev/kvm is there, but the processor has neither vmx nor svm"
+/// Returns whether it is our own engine, and why.
+fn decide(choice: EngineChoice, hardware: Hardware) -> (bool, &'static str) {
+    match (choice, hardware) {
+        (EngineChoice::Crosvm, _) => (true, "chosen in config.toml"),
+        (EngineChoice::Qemu, _) => (false, "chosen in config.toml"),
+        (EngineChoice::Auto, Hardware::Usable) => (true, "the processor virtualises"),
+        (EngineChoice::Auto, Hardware::Software) => (
+            false,
+            "QEMU emulates the processor: /dev/kvm is there, but the processor has neither vmx nor svm",
+        ),
+        (EngineChoice::Auto, Hardware::Denied) => (
+            false,
+            "QEMU emulates the processor: this user may not open /dev/kvm",
+        ),
+        (EngineChoice::Auto, Hardware::None) => {
+            (false, "QEMU emulates the processor: there is no /dev/kvm")
         }
-        Hardware::Denied => "QEMU emulates the processor: this user may not open /dev/kvm",
-        Hardware::None => "QEMU emulates the processor: there is no /dev/kvm",
     }
 }
 
@@ -184,9 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_not_there_is_refused_with_a_way_out() {
-        let fault = choose(EngineChoice::Crosvm).unwrap_err();
-        assert_eq!(fault.parts().code, "E-ENGINE");
-        assert!(!fault.parts().hint.is_empty());
+    fn our_engine_needs_hardware_or_the_users_word() {
+        use Hardware::{Denied, None, Software, Usable};
+        for hardware in [Usable, Software, Denied, None] {
+            assert_eq!(decide(EngineChoice::Auto, hardware).0, hardware == Usable);
+            assert!(decide(EngineChoice::Crosvm, hardware).0);
+            assert!(!decide(EngineChoice::Qemu, hardware).0);
+        }
     }
 }

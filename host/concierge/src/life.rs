@@ -258,6 +258,8 @@ async fn removal(socket: &Path) {
     };
     let watch = match watch() {
         Ok(watch) => watch,
+        // Between listening and here it may have gone already.
+        Err(_) if !socket.exists() => return,
         Err(error) => {
             tracing::warn!(%error, "cannot watch the socket");
             return std::future::pending().await;

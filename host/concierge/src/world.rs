@@ -65,7 +65,7 @@ impl World {
     /// # Errors
     /// When it is not installed.
     pub(crate) fn engine(&self) -> Result<Chosen, Fault> {
-        engine::choose(self.config.engine)
+        engine::choose(self.config.engine, &self.crosvm)
     }
 
     /// Returns the folder of VM `name`.

@@ -1,6 +1,8 @@
 //! The daemon as a process, in temporary folders and without a guest: its beginning and its ends, and everything
 //! that can be done to a VM that does not run.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a failure is the result")]
+
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -96,8 +98,15 @@ impl Home {
     }
 
     fn daemon(&self) -> Daemon {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_concierge"));
-        command.arg(link::daemon::DETACHED).env_clear();
+        let mut command = self.command(env!("CARGO_BIN_EXE_concierge"));
+        let started = command.arg(link::daemon::DETACHED).spawn();
+        Daemon(started.unwrap())
+    }
+
+    /// Returns a command that has only this home.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear();
         for name in [
             "HOME",
             "XDG_RUNTIME_DIR",
@@ -108,12 +117,11 @@ impl Home {
             command.env(name, self.root.path().join(name));
         }
         command.env("PATH", std::env::var_os("PATH").unwrap());
-        let started = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        Daemon(started.unwrap())
+            .stderr(Stdio::null());
+        command
     }
 
     fn ready(&self) -> Daemon {
@@ -188,6 +196,31 @@ async fn the_socket_is_the_users_own() {
         .permissions()
         .mode();
     assert_eq!(folder & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn systemds_socket_is_served_and_left_alone() {
+    let home = Home::new("idle_seconds = 0\n");
+    home.places().prepare_runtime().unwrap();
+    let socket = home.places().socket();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let waiting = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let mut command = home.command("/bin/sh");
+    // As systemd does: the listener is descriptor 3, and the process knows that it is meant.
+    let script = "exec env LISTEN_PID=$$ LISTEN_FDS=1 \"$0\" 3<&0";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_concierge")]);
+    let started = command.stdin(std::os::fd::OwnedFd::from(listener)).spawn();
+    let mut daemon = Daemon(started.unwrap());
+    // This client was there first, and has started it.
+    waiting.set_nonblocking(true).unwrap();
+    let stream = tokio::net::UnixStream::from_std(waiting).unwrap();
+    let channel = link::unix::channel(stream).await.unwrap();
+    let mut client = DaemonClient::with_interceptor(channel, Tag::new());
+    let answer = client.version(Empty {}).await.unwrap();
+    assert_eq!(answer.into_inner().pid, daemon.0.id());
+    drop(client);
+    assert!(daemon.ended().success());
+    assert!(socket.exists(), "the next client has nowhere to knock");
 }
 
 #[test]

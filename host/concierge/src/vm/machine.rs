@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -228,23 +229,40 @@ impl DataDisk {
     }
 }
 
-/// Waits until one of the children ends; the engine is looked at first, since daemons end with it.
+/// Waits until one of the children ends. A daemon that ends well does so because the engine is ending, which with its
+/// memory to give back takes a moment longer; then it is the engine that is reported.
 async fn first_lost(children: &mut [Child]) -> Lost {
-    poll_fn(|context| {
+    /// The kernel frees some GiB a second.
+    const ENGINE_LAST: Duration = Duration::from_secs(2);
+    let (index, status) = poll_fn(|context| {
         for (index, child) in children.iter_mut().enumerate() {
-            let name = child.name().to_owned();
             if let Poll::Ready(status) = pin!(child.ended()).poll(context) {
-                let how = match status {
-                    Ok(status) => child::describe(&name, status),
-                    Err(error) => format!("{name} cannot be watched: {error}"),
-                };
-                let engine = index == 0;
-                return Poll::Ready(Lost { engine, how });
+                return Poll::Ready((index, status));
             }
         }
         Poll::Pending
     })
-    .await
+    .await;
+    let by_itself =
+        |status: &io::Result<ExitStatus>| status.as_ref().is_ok_and(ExitStatus::success);
+    if index != 0 && by_itself(&status) {
+        let engine = tokio::time::timeout(ENGINE_LAST, children[0].ended()).await;
+        if let Ok(status) = engine {
+            return lost(&children[0], 0, status);
+        }
+    }
+    lost(&children[index], index, status)
+}
+
+fn lost(child: &Child, index: usize, status: io::Result<ExitStatus>) -> Lost {
+    let name = child.name();
+    Lost {
+        engine: index == 0,
+        how: match status {
+            Ok(status) => child::describe(name, status),
+            Err(error) => format!("{name} cannot be watched: {error}"),
+        },
+    }
 }
 
 /// Returns the kernel's command line, without what the engine adds.

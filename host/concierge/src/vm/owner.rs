@@ -1,6 +1,6 @@
 //! The owner of one VM, on the host: takes requests off its queue, has the work done, and watches the machine.
 //!
-//! At most one piece of work is under way. It runs inside this task, beside the queue and the watch over the
+//! See ADR 16. At most one piece of work is under way. It runs inside this task, beside the queue and the watch over the
 //! machine's processes, so that a VM that is being started can still be killed.
 
 use std::collections::VecDeque;

@@ -1,0 +1,221 @@
+//! Our own monitor as an engine on the host: `crosvm run` takes the whole [`VmSpec`] as JSON on an inherited
+//! descriptor and answers JSON lines (`spec::control`) on its control socket.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use spec::control::{Call, Line, MAX_LINE_BYTES, Reply, Request};
+use spec::vm::{Function, VmSpec};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use wire::Bytes;
+
+use super::{Answer, Control, Engine, Invocation, OwnDisk, Plug};
+use crate::log::Log;
+
+/// Requests that wait for the engine.
+const QUEUE: usize = 4;
+
+/// Our own monitor.
+#[derive(Debug)]
+pub(crate) struct Crosvm {
+    /// The executable.
+    pub(crate) program: PathBuf,
+}
+
+impl Engine for Crosvm {
+    fn name(&self) -> &'static str {
+        "crosvm"
+    }
+
+    fn plug(&self, _: &Function, _: &Path) -> io::Result<Plug> {
+        let (engine, daemon) = StdUnixStream::pair()?;
+        Ok(Plug {
+            engine: engine.into(),
+            daemon: daemon.into(),
+            listening: false,
+        })
+    }
+
+    fn serves_growing_disks(&self) -> bool {
+        false
+    }
+
+    fn invocation(&self, spec: &VmSpec, _: &[OwnDisk]) -> io::Result<Invocation> {
+        let mut file = File::from(memfd_create("vm-spec", MemfdFlags::CLOEXEC)?);
+        serde_json::to_writer(&mut file, spec).map_err(io::Error::other)?;
+        file.flush()?;
+        file.rewind()?;
+        let number = file.as_raw_fd().to_string();
+        Ok(Invocation {
+            program: self.program.clone(),
+            arguments: ["run", "--spec-fd", &number].map(str::to_owned).to_vec(),
+            descriptors: vec![file.into()],
+        })
+    }
+
+    fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control> {
+        let (calls, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, queue, &log).await {
+                log.line(&format!("control: {error}"));
+            }
+        });
+        Box::new(Conversation { calls })
+    }
+}
+
+/// A conversation with one engine, which ends with its socket.
+#[derive(Debug)]
+struct Conversation {
+    calls: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+}
+
+impl Conversation {
+    fn call(&self, request: Request) -> oneshot::Receiver<Reply> {
+        let (heard, answer) = oneshot::channel();
+        // Full or closed: `heard` is dropped, and the answer says so.
+        let _sent = self.calls.try_send((request, heard));
+        answer
+    }
+}
+
+impl Control for Conversation {
+    fn power_button(&self) {
+        // What comes of it shows in the machine's end.
+        drop(self.call(Request::PowerButton {}));
+    }
+
+    /// The daemon of a disk looks at its file's size whenever it is asked, which the engine now does.
+    fn disk_grew(&self, name: &str, _: Bytes) -> Answer {
+        let answer = self.call(Request::ConfigChanged {
+            device: name.to_owned(),
+        });
+        Box::pin(async {
+            match answer.await {
+                Ok(Reply::Done {} | Reply::Info { .. }) => Ok(()),
+                Ok(Reply::Failed { message, causes }) => Err(io::Error::other(format!(
+                    "{message}: {}",
+                    causes.join(": ")
+                ))),
+                Err(_) => Err(io::Error::new(
+                    io::ErrorKind::NotConnected,
+                    "crosvm does not listen",
+                )),
+            }
+        })
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    mut queue: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    log: &Log,
+) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut waiting = HashMap::new();
+    let mut line = Vec::new();
+    for id in 0.. {
+        let call = loop {
+            // The line is kept over turns: one that arrives in parts survives the other branch.
+            let mut limited = (&mut read).take((MAX_LINE_BYTES - line.len()) as u64);
+            tokio::select! {
+                count = limited.read_until(b'\n', &mut line) => {
+                    if count? == 0 {
+                        return Ok(());
+                    }
+                    if line.ends_with(b"\n") {
+                        heed(&line, &mut waiting, log);
+                        line.clear();
+                    } else if line.len() >= MAX_LINE_BYTES {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+                    }
+                }
+                Some(call) = queue.recv() => break call,
+            }
+        };
+        let (request, heard) = call;
+        waiting.insert(id, heard);
+        let mut text = serde_json::to_vec(&Call { id, request }).map_err(io::Error::other)?;
+        text.push(b'\n');
+        write.write_all(&text).await?;
+    }
+    Ok(())
+}
+
+/// Passes a reply on, and logs an event.
+fn heed(line: &[u8], waiting: &mut HashMap<u64, oneshot::Sender<Reply>>, log: &Log) {
+    match serde_json::from_slice(line) {
+        Ok(Line::Reply { id, reply }) => {
+            if let Some(heard) = waiting.remove(&id) {
+                // Nobody need wait for it.
+                let _unheard = heard.send(reply);
+            }
+        }
+        Ok(Line::Event { event }) => log.line(&format!("crosvm: {event:?}")),
+        Err(error) => log.line(&format!("crosvm: a line that is none: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn replies_reach_their_requests_and_events_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::open(folder.path().join("vm.log"));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let engine = Crosvm {
+            program: PathBuf::new(),
+        };
+        let control = engine.control(ours, log.clone());
+        let (one, two) = (
+            control.disk_grew("data", Bytes(1)),
+            control.disk_grew("x", Bytes(2)),
+        );
+        let mut theirs = BufReader::new(theirs);
+        let mut ids = Vec::new();
+        for device in ["data", "x"] {
+            let mut line = String::new();
+            theirs.read_line(&mut line).await.unwrap();
+            let call: Call = serde_json::from_str(&line).unwrap();
+            let device = device.to_owned();
+            assert_eq!(call.request, Request::ConfigChanged { device });
+            ids.push(call.id);
+        }
+        let failed = Reply::Failed {
+            message: "no such device".to_owned(),
+            causes: vec!["x".to_owned()],
+        };
+        let event = spec::control::Event::Running {};
+        for line in [
+            Line::Event { event },
+            Line::Reply {
+                id: ids[1],
+                reply: failed,
+            },
+            Line::Reply {
+                id: ids[0],
+                reply: Reply::Done {},
+            },
+        ] {
+            let mut text = serde_json::to_vec(&line).unwrap();
+            text.push(b'\n');
+            theirs.write_all(&text).await.unwrap();
+        }
+        one.await.unwrap();
+        assert_eq!(two.await.unwrap_err().to_string(), "no such device: x");
+        assert_eq!(log.tail(), ["crosvm: Running"]);
+        drop(theirs);
+        let gone = control.disk_grew("data", Bytes(3)).await.unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotConnected);
+    }
+}
