@@ -13,7 +13,9 @@
 mod apt;
 mod container;
 mod debian_kernel;
+mod disk;
 mod extras;
+mod inventory;
 mod kernel;
 mod key;
 mod list;

@@ -183,6 +183,14 @@ impl Apt {
             .collect()
     }
 
+    /// Returns whether `packages` are all downloaded.
+    pub(super) fn has(&self, packages: &[Package]) -> bool {
+        let debs = self.root.join("debs");
+        packages
+            .iter()
+            .all(|package| debs.join(package.file_name()).exists())
+    }
+
     /// Removes the downloaded packages that are not among `packages`.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
-//! The default container's root file system and the data disk that every VM's disk begins as: Debian
-//! by mmdebstrap, in a btrfs subvolume, so that creating the container is a snapshot in the guest.
+//! The default container's root file system: Debian by mmdebstrap, with the machine's mirrors.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,16 +10,12 @@ use super::apt::Apt;
 use super::list::List;
 use super::sources::{SUITE, Sources};
 use super::store::Work;
-use super::tools::Tools;
 use super::tree::{Kind, Tree};
-use super::{EPOCH, namespace, root};
+use super::{EPOCH, root};
 use crate::command;
 
 /// The keyring by its name inside the container.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// Size that the template appears to have. Small, since a VM's disk is grown from it, never shrunk.
-const DISK_BYTES: u64 = 4 << 30;
 
 /// Units that have no work in a container and would only hold up `running`: consoles that nobody sits
 /// at, kernel modules that the guest's kernel does not have, device files that the guest makes.
@@ -125,60 +120,6 @@ fn drops(list: &List) -> String {
         .collect();
     shell.join(" ")
 }
-
-/// Makes `data.btrfs`, the template of every VM's data disk, out of `base` (a base.tar).
-///
-/// # Errors
-/// When unpacking or mkfs.btrfs fails.
-pub(super) fn disk(base: &Path, tools: &Tools, work: &Work<'_>) -> Result<()> {
-    let image = work.folder.join("data.btrfs");
-    let file = File::create(&image).context("cannot make the disk's file")?;
-    file.set_len(DISK_BYTES)
-        .context("cannot size the disk's file")?;
-    let tree = work.folder.join("tree");
-    let folder = tree.display().to_string();
-    // What an interrupted run left belongs to other users when this one is not root.
-    let clean = || namespace::shell("rm -rf \"$1\"", &[&folder]);
-    command::run(&mut clean(), work.log, work.step)?;
-    // The folders of the disk; device files come from the guest's own /dev.
-    let script = "umask 022
-        mkdir -p \"$1\"/base/debian-trixie \"$1\"/containers \"$1\"/images \"$1\"/extras
-        tar --extract --file \"$2\" --directory \"$1\"/base/debian-trixie --numeric-owner --xattrs --xattrs-include='*' --exclude './dev/*'
-        find \"$1\" -maxdepth 2 -exec touch --no-dereference --date \"@$4\" '{}' ';'
-        image=$3; shift 4; exec \"$@\" --rootdir \"$FOLDER\" \"$image\"";
-    let (base, shown, epoch) = (
-        base.display().to_string(),
-        image.display().to_string(),
-        EPOCH.to_string(),
-    );
-    let mkfs: Vec<String> = tools
-        .words("mkfs.btrfs")
-        .into_iter()
-        .chain(OPTIONS.map(str::to_owned))
-        .collect();
-    let mut arguments = vec![folder.as_str(), &base, &shown, &epoch];
-    arguments.extend(mkfs.iter().map(String::as_str));
-    command::run(
-        namespace::shell(script, &arguments).env("FOLDER", &folder),
-        work.log,
-        work.step,
-    )?;
-    command::run(&mut clean(), work.log, work.step)
-}
-
-/// How the data disk is made. One copy of metadata: the disk is one file on the host, and the host
-/// keeps it; block-group-tree mounts grown disks fast; squota counts what each container uses.
-const OPTIONS: [&str; 9] = [
-    "--quiet",
-    "--label=testudo-data",
-    "--metadata=single",
-    "--features=block-group-tree,squota",
-    "--nodesize=16384",
-    "--uuid=7e57d000-da7a-4000-8000-000000000000",
-    "--device-uuid=7e57d000-da7a-4000-8000-000000000001",
-    "--subvol=base/debian-trixie",
-    "--force",
-];
 
 #[cfg(test)]
 mod tests {

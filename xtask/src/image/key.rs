@@ -29,6 +29,11 @@ impl Key {
         Self(hex(&hash.finalize()))
     }
 
+    /// Returns the SHA-256 of `content` alone, in hexadecimal, as sha256sum(1) says it.
+    pub(super) fn sha256(content: &[u8]) -> String {
+        hex(&Sha256::digest(content))
+    }
+
     /// Returns the short form that names folders.
     pub(super) fn short(&self) -> &str {
         &self.0[..SHORT]

@@ -1,27 +1,25 @@
-//! The image as a chain of steps: what each one's key is made of, in which order they run, and how
-//! the results become the installed folder in one rename.
+//! The image as a chain of steps: in which order they run, what they hand on, and how the results
+//! become the installed folder in one rename.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::apt::Apt;
-use super::key::{Key, sha256_of};
-use super::list::List;
-use super::lock::{Lock, Wanted, bytes_of};
-use super::manifest::{Inputs, Manifest};
+use super::inventory::{BASE_LIST, INCUS_LIST, Inventory, ROOT_LIST};
+use super::lock::Lock;
+use super::manifest::Manifest;
 use super::places::Places;
 use super::root::{self, Packing, Source};
 use super::sources::Sources;
-use super::store::{Recipe, Store, Work};
-use super::tools::{self, Tools};
-use super::tree::{Tree, files_below};
-use super::{container, extras, kernel};
+use super::store::{Store, Work};
+use super::tools::Tools;
+use super::tree::Tree;
+use super::{container, disk, extras, kernel};
 
 /// The image's files, as concierge knows them, and the step each comes from.
 const OUTPUTS: [(&str, &str); 4] = [
@@ -44,34 +42,8 @@ pub(super) struct Plan<'a> {
     pub(super) tools: &'a [PathBuf],
 }
 
-/// The recipe's files under image/, by path.
-type Files = BTreeMap<String, Vec<u8>>;
-
-/// The key of every step by its name.
-type Keys = BTreeMap<&'static str, Key>;
-
 /// Where the results of the steps that make outputs are, by the step's name.
 type Results = BTreeMap<&'static str, PathBuf>;
-
-/// The plan with its inputs read: what each step is made of.
-struct Inventory {
-    files: Files,
-    toolchain: String,
-    lock: Lock,
-    keys: Keys,
-}
-
-impl Inventory {
-    /// Returns the recipe of the step `name`, which does `what` in about `seconds`.
-    fn recipe<'a>(&self, name: &'static str, what: &'a str, seconds: u64) -> Recipe<'a> {
-        Recipe {
-            name,
-            what,
-            about: Duration::from_secs(seconds),
-            key: self.keys[name].clone(),
-        }
-    }
-}
 
 impl Plan<'_> {
     /// Brings the installed image up to date.
@@ -82,48 +54,20 @@ impl Plan<'_> {
         let store = Store::open(&self.places.cache)?;
         let folder = store.shared("apt")?;
         let apt = Apt::prepare(&folder, self.sources)?;
-        let mut inventory = self.take_inventory(&apt, &folder, refresh)?;
-        let here = |(name, key): (&&str, &Key)| store.place(name, key).exists();
-        if Lock::is_stale(&folder) && !inventory.keys.iter().all(here) {
-            inventory = self.take_inventory(&apt, &folder, true)?;
+        let mut inventory = Inventory::take(self, &apt, &folder, refresh)?;
+        if Lock::is_stale(&folder) && needs_mirrors(&store, &apt, &inventory) {
+            inventory = Inventory::take(self, &apt, &folder, true)?;
         }
-        let parts: Vec<_> = inventory
-            .keys
-            .iter()
-            .map(|(name, key)| (*name, key.as_bytes()))
-            .collect();
-        let whole = Key::of(&parts).to_string();
-        if Manifest::read(&self.places.output).is_some_and(|manifest| manifest.build == whole) {
+        let build = inventory.whole().to_string();
+        if Manifest::read(&self.places.output).is_some_and(|manifest| manifest.build == build) {
             return Ok(());
         }
         let results = self.make(&store, &apt, &inventory)?;
-        let inputs = Inputs {
-            toolchain: inventory.toolchain.lines().map(str::to_owned).collect(),
-            files: self.hashes(&inventory.files)?,
-            packages: inventory.lock.sets().clone(),
-        };
         install(&results, &self.places.output, |manifest| {
-            manifest.build = whole;
-            manifest.inputs = inputs;
+            manifest.build = build;
+            manifest.inputs = inventory.inputs();
         })?;
         apt.forget_all_but(&inventory.lock.sets().values().flatten().collect::<Vec<_>>())
-    }
-
-    fn take_inventory(&self, apt: &Apt, folder: &Path, refresh: bool) -> Result<Inventory> {
-        let files = files_below(&self.places.checkout.join("image"))?;
-        let files = files
-            .into_iter()
-            .map(|(path, content, _)| (path, content))
-            .collect();
-        let toolchain = kernel::toolchain()?;
-        let lock = Lock::get(apt, folder, &wanted(&files)?, refresh)?;
-        let keys = self.keys(&files, &lock, &toolchain)?;
-        Ok(Inventory {
-            files,
-            toolchain,
-            lock,
-            keys,
-        })
     }
 
     /// Runs the steps that are not in the store and returns where each one's result is.
@@ -136,16 +80,11 @@ impl Plan<'_> {
         let mut results = self.make_trees(store, apt, inventory, &tools)?;
         let base = inventory.recipe("base", "installing the default container", 90);
         let base = store.get(&base, |work| {
-            container::debootstrap(
-                apt,
-                self.sources,
-                &list_of(&inventory.files, BASE_LIST)?,
-                work,
-            )
+            container::debootstrap(apt, self.sources, &inventory.list(BASE_LIST)?, work)
         })?;
         let data = inventory.recipe("data", "making the data disk", 20);
         let data = store.get(&data, |work| {
-            container::disk(&base.join("base.tar"), &tools, work)
+            disk::make(&base.join("base.tar"), &tools, work)
         })?;
         let kernel = inventory.recipe("kernel", "compiling the kernel", 360);
         let kernel = store.get(&kernel, |work| {
@@ -165,7 +104,7 @@ impl Plan<'_> {
         tools: &Tools,
     ) -> Result<Results> {
         let draw = |set: &str, list: &str, below: &Tree, work: &Work<'_>| {
-            let list = list_of(&inventory.files, list)?;
+            let list = inventory.list(list)?;
             let packages = inventory.lock.set(set);
             root::draw(
                 &Source {
@@ -205,157 +144,16 @@ impl Plan<'_> {
         })?;
         Ok(Results::from([("root", root), ("extras", extras)]))
     }
-
-    /// Returns every step's key. A step's own source text is part of it, so that no one has to think
-    /// of a version number when a step changes.
-    fn keys(&self, files: &Files, lock: &Lock, toolchain: &str) -> Result<Keys> {
-        let set = |name: &str| bytes_of(lock.set(name));
-        let below = |prefix: &str| bytes_below(files, prefix);
-        let tree_code = concat!(
-            include_str!("tree.rs"),
-            include_str!("thin.rs"),
-            include_str!("root.rs")
-        );
-        let base_code = concat!(include_str!("container.rs"), include_str!("namespace.rs"));
-        let mut keys = Keys::new();
-        keys.insert(
-            "kernel",
-            Key::of(&[
-                ("packages", &set("kernel")),
-                ("config", &below("termina/kernel.config")),
-                ("patches", &below("termina/patches/")),
-                ("toolchain", toolchain.as_bytes()),
-                ("code", include_bytes!("kernel.rs")),
-            ]),
-        );
-        keys.insert(
-            "tools",
-            Key::of(&[
-                ("packages", &set("tools")),
-                ("code", include_bytes!("tools.rs")),
-            ]),
-        );
-        keys.insert(
-            "tree",
-            Key::of(&[
-                ("packages", &set("tree")),
-                ("list", &below(ROOT_LIST)),
-                ("files", &below("termina/root/")),
-                ("code", tree_code.as_bytes()),
-            ]),
-        );
-        keys.insert(
-            "root",
-            Key::of(&[
-                ("tree", keys["tree"].as_bytes()),
-                ("tools", keys["tools"].as_bytes()),
-                ("programs", self.programs()?.join("\n").as_bytes()),
-            ]),
-        );
-        keys.insert(
-            "extras",
-            Key::of(&[
-                ("tree", keys["tree"].as_bytes()),
-                ("tools", keys["tools"].as_bytes()),
-                ("packages", &set("extras")),
-                ("list", &below(INCUS_LIST)),
-                ("code", include_bytes!("extras.rs")),
-            ]),
-        );
-        keys.insert(
-            "base",
-            Key::of(&[
-                ("packages", &set("base")),
-                ("list", &below(BASE_LIST)),
-                ("overlay", &overlay_bytes(self.sources)?),
-                ("code", base_code.as_bytes()),
-            ]),
-        );
-        keys.insert(
-            "data",
-            Key::of(&[
-                ("base", keys["base"].as_bytes()),
-                ("tools", keys["tools"].as_bytes()),
-            ]),
-        );
-        Ok(keys)
-    }
-
-    /// Returns a line with path and hash for every program that goes into the root.
-    fn programs(&self) -> Result<Vec<String>> {
-        let hash = |path: &Path| -> Result<String> {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            Ok(format!("{name} {}", sha256_of(path)?))
-        };
-        [self.maitred]
-            .into_iter()
-            .chain(self.tools.iter().map(PathBuf::as_path))
-            .map(hash)
-            .collect()
-    }
-
-    /// Returns the hashes of the recipe's files and of the programs.
-    fn hashes(&self, files: &Files) -> Result<BTreeMap<String, String>> {
-        let mut hashes = BTreeMap::new();
-        for path in files.keys() {
-            let path = Path::new("image").join(path);
-            hashes.insert(
-                path.display().to_string(),
-                sha256_of(&self.places.checkout.join(&path))?,
-            );
-        }
-        for line in self.programs()? {
-            hashes.extend(
-                line.split_once(' ')
-                    .map(|(name, hash)| (name.to_owned(), hash.to_owned())),
-            );
-        }
-        Ok(hashes)
-    }
 }
 
-const ROOT_LIST: &str = "termina/root.list";
-const INCUS_LIST: &str = "termina/incus.list";
-const BASE_LIST: &str = "penguin/base.list";
-
-/// Returns what to resolve for each step that uses packages.
-fn wanted(files: &Files) -> Result<Vec<(&'static str, Wanted)>> {
-    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let mut base = list_of(files, BASE_LIST)?.packages;
-    base.push("?essential".to_owned());
-    Ok(vec![
-        ("kernel", Wanted::Alone(own(&[kernel::SOURCE]))),
-        ("tools", Wanted::Closed(own(&tools::PACKAGES))),
-        ("tree", Wanted::Closed(list_of(files, ROOT_LIST)?.packages)),
-        (
-            "extras",
-            Wanted::Closed(list_of(files, INCUS_LIST)?.packages),
-        ),
-        ("base", Wanted::Closed(base)),
-    ])
-}
-
-fn list_of(files: &Files, path: &str) -> Result<List> {
-    let content = files
-        .get(path)
-        .with_context(|| format!("no image/{path} in the checkout"))?;
-    List::parse(&String::from_utf8_lossy(content))
-        .with_context(|| format!("cannot read image/{path}"))
-}
-
-/// Returns names and contents of the files whose path starts with `prefix`.
-fn bytes_below(files: &Files, prefix: &str) -> Vec<u8> {
-    let chosen = files.iter().filter(|(path, _)| path.starts_with(prefix));
-    let parts: Vec<(&str, &[u8])> = chosen
-        .map(|(path, content)| (path.as_str(), content.as_slice()))
-        .collect();
-    Key::of(&parts).as_bytes().to_vec()
-}
-
-fn overlay_bytes(sources: &Sources) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    container::overlay(sources).write_tar(&mut bytes)?;
-    Ok(bytes)
+/// Returns whether a step must run for which something has to be downloaded.
+fn needs_mirrors(store: &Store, apt: &Apt, inventory: &Inventory) -> bool {
+    inventory.lock.sets().iter().any(|(name, packages)| {
+        // mmdebstrap downloads the base's packages by itself, whether they are here or not.
+        let here = name != "base" && apt.has(packages);
+        let done = |key| store.place(name, key).exists();
+        !here && !inventory.keys.get(name.as_str()).is_some_and(done)
+    })
 }
 
 /// Makes the image's folder out of the steps' results and puts it in place of an older one at once.

@@ -102,6 +102,10 @@ impl Store {
             step: &step,
         })
         .with_context(|| format!("{} did not succeed", recipe.what))?;
+        // What is unpacked into a folder may give it an old time, and its time tells what to forget.
+        File::open(&folder)
+            .and_then(|folder| folder.set_modified(SystemTime::now()))
+            .with_context(|| format!("cannot date {}", folder.display()))?;
         fs::rename(&folder, &place).with_context(|| {
             format!("cannot rename {} to {}", folder.display(), place.display())
         })?;
