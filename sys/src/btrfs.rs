@@ -3,7 +3,10 @@
 //!
 //! Structures and numbers are those of the kernel's `include/uapi/linux/btrfs.h` and `btrfs_tree.h`.
 
-#![expect(unsafe_code, reason = "UNSAFETY: btrfs ioctls, each with the structure that its number implies")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: btrfs ioctls, each with the structure that its number implies"
+)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -136,7 +139,10 @@ pub fn snapshot(
 /// # Errors
 /// `DirectoryNotEmpty` when subvolumes are nested in it.
 pub fn delete(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let mut arguments = Box::new(VolumeArguments { fd: 0, name: [0; 4088] });
+    let mut arguments = Box::new(VolumeArguments {
+        fd: 0,
+        name: [0; 4088],
+    });
     put(&mut arguments.name, name.as_bytes())?;
     // SAFETY: as in `create`.
     unsafe { ioctl(parent, Setter::<SNAP_DESTROY, _>::new(*arguments)) }?;
@@ -159,7 +165,10 @@ pub fn set_read_only(root: impl AsFd, read_only: bool) -> io::Result<()> {
 /// # Errors
 /// When another resize or balance runs, or this is not btrfs.
 pub fn grow(mount: impl AsFd) -> io::Result<()> {
-    let mut arguments = Box::new(VolumeArguments { fd: 0, name: [0; 4088] });
+    let mut arguments = Box::new(VolumeArguments {
+        fd: 0,
+        name: [0; 4088],
+    });
     put(&mut arguments.name, b"1:max")?;
     // SAFETY: as in `create`.
     unsafe { ioctl(mount, Setter::<RESIZE, _>::new(*arguments)) }?;
@@ -172,13 +181,21 @@ pub fn grow(mount: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// When this is not btrfs.
 pub fn device_errors(mount: impl AsFd) -> io::Result<u64> {
-    let mut statistics =
-        DeviceStatistics { device: 1, items: 5, flags: 0, values: [0; 5], unused: [0; 121] };
+    let mut statistics = DeviceStatistics {
+        device: 1,
+        items: 5,
+        flags: 0,
+        values: [0; 5],
+        unused: [0; 121],
+    };
     // SAFETY: the number reads and writes this structure, which lives on this frame.
     let update = unsafe { Updater::<GET_DEV_STATS, _>::new(&mut statistics) };
     // SAFETY: as above.
     unsafe { ioctl(mount, update) }?;
-    Ok(statistics.values.iter().fold(0, |sum, value| sum.saturating_add(*value)))
+    Ok(statistics
+        .values
+        .iter()
+        .fold(0, |sum, value| sum.saturating_add(*value)))
 }
 
 /// Starts the accounting of space by subvolume (simple quotas, Linux 6.7). Does nothing when it runs already.
@@ -186,7 +203,10 @@ pub fn device_errors(mount: impl AsFd) -> io::Result<u64> {
 /// # Errors
 /// When the kernel has no simple quotas or this is not btrfs.
 pub fn enable_accounting(mount: impl AsFd) -> io::Result<()> {
-    let mut control = QuotaControl { command: QUOTA_ENABLE_SIMPLE, status: 0 };
+    let mut control = QuotaControl {
+        command: QUOTA_ENABLE_SIMPLE,
+        status: 0,
+    };
     // SAFETY: the number reads and writes this structure, which lives on this frame.
     let update = unsafe { Updater::<QUOTA_CTL, _>::new(&mut control) };
     // SAFETY: as above.
@@ -259,11 +279,19 @@ fn references(buffer: &[u8], items: u32) -> Vec<Reference> {
     let mut found = Vec::new();
     let mut rest = buffer;
     for _ in 0..items {
-        let (Some(child), Some(length)) = (number(rest, 16), rest.get(28..32)) else { break };
+        let (Some(child), Some(length)) = (number(rest, 16), rest.get(28..32)) else {
+            break;
+        };
         let length = u32::from_le_bytes(length.try_into().expect("four bytes were taken")) as usize;
-        let Some(item) = rest.get(32..32 + length) else { break };
+        let Some(item) = rest.get(32..32 + length) else {
+            break;
+        };
         if let (Some(directory), Some(name)) = (number(item, 0), item.get(18..)) {
-            found.push(Reference { child, directory, name: name.to_vec() });
+            found.push(Reference {
+                child,
+                directory,
+                name: name.to_vec(),
+            });
         }
         rest = &rest[32 + length..];
     }
@@ -271,23 +299,36 @@ fn references(buffer: &[u8], items: u32) -> Vec<Reference> {
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were taken")))
+    bytes
+        .get(at..at + 8)
+        .map(|bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes were taken")))
 }
 
 /// Returns the subvolume's number and the path in it of directory `object`, empty for its root.
 fn lookup(file: BorrowedFd<'_>, tree: u64, object: u64) -> io::Result<(u64, Vec<u8>)> {
-    let mut arguments = Box::new(LookupArguments { tree, object, name: [0; LOOKUP_PATH] });
+    let mut arguments = Box::new(LookupArguments {
+        tree,
+        object,
+        name: [0; LOOKUP_PATH],
+    });
     // SAFETY: the number reads and writes this structure, which the box keeps alive.
     let update = unsafe { Updater::<INO_LOOKUP, _>::new(&mut *arguments) };
     // SAFETY: as above.
     unsafe { ioctl(file, update) }?;
-    let name = CStr::from_bytes_until_nul(&arguments.name).map(CStr::to_bytes).unwrap_or_default();
+    let name = CStr::from_bytes_until_nul(&arguments.name)
+        .map(CStr::to_bytes)
+        .unwrap_or_default();
     Ok((arguments.tree, name.to_vec()))
 }
 
 fn arguments_v2(name: &OsStr, fd: i64, flags: u64) -> io::Result<VolumeArguments2> {
-    let mut arguments =
-        VolumeArguments2 { fd, transaction: 0, flags, unused: [0; 4], name: [0; NAME_SIZE] };
+    let mut arguments = VolumeArguments2 {
+        fd,
+        transaction: 0,
+        flags,
+        unused: [0; 4],
+        name: [0; NAME_SIZE],
+    };
     put(&mut arguments.name, name.as_bytes())?;
     Ok(arguments)
 }

@@ -1,7 +1,10 @@
 //! Copies the calling process, for programs that must run code between `fork` and `exec` (PID 1, and the step
 //! into a container's namespaces), and sends signals by any number, real-time ones too.
 
-#![expect(unsafe_code, reason = "UNSAFETY: fork needs a single thread; signal numbers are not rustix's")]
+#![expect(
+    unsafe_code,
+    reason = "UNSAFETY: fork needs a single thread; signal numbers are not rustix's"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -35,6 +38,15 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
+/// Gives this process mounts of its own: what it mounts from now on, others do not see.
+///
+/// # Errors
+/// When the caller is not root.
+pub fn own_mounts() -> io::Result<()> {
+    // SAFETY: a mount namespace belongs to files and paths only; no memory or descriptor changes.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())
+}
+
 /// Sends signal `number` to the process behind `pidfd`.
 ///
 /// # Errors
@@ -56,7 +68,11 @@ pub fn signal_group(group: Pid, number: i32) -> io::Result<()> {
 }
 
 fn check(returned: libc::c_long) -> io::Result<()> {
-    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if returned == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Fails unless the process has one thread. The kernel refuses to unshare a thread group that has others, and
@@ -68,7 +84,10 @@ fn only_thread() -> io::Result<()> {
     }
     let error = io::Error::last_os_error();
     Err(if error.raw_os_error() == Some(libc::EINVAL) {
-        io::Error::new(io::ErrorKind::InvalidInput, "a process with several threads cannot be copied")
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a process with several threads cannot be copied",
+        )
     } else {
         error
     })
@@ -81,7 +100,13 @@ mod tests {
     #[test]
     fn real_time_signals_reach_a_process_and_a_group() {
         use std::os::unix::process::{CommandExt, ExitStatusExt};
-        let start = || std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let start = || {
+            std::process::Command::new("sleep")
+                .arg("60")
+                .process_group(0)
+                .spawn()
+                .unwrap()
+        };
         let (mut one, mut two) = (start(), start());
         let pid = |child: &std::process::Child| Pid::from_child(child);
         let pidfd = rustix::process::pidfd_open(pid(&one), rustix::process::PidfdFlags::empty());
@@ -89,7 +114,10 @@ mod tests {
         signal_group(pid(&two), 38).unwrap();
         assert_eq!(one.wait().unwrap().signal(), Some(37));
         assert_eq!(two.wait().unwrap().signal(), Some(38));
-        assert_eq!(signal_group(pid(&two), 99).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(
+            signal_group(pid(&two), 99).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use wire::{Fault, ports, vsh};
 use crate::boot::{self, CommandLine, Times};
 use crate::container::Containers;
 use crate::disk::Disk;
-use crate::{init, log, network, vshd};
+use crate::{init, log, network, resolver, vshd};
 
 /// The host may still be opening its side when the first agent reports; a retry costs nothing.
 const READY_TRIES: u32 = 50;
@@ -48,13 +48,17 @@ pub(crate) struct Agent {
 pub(crate) fn run(boot: Times) -> ExitCode {
     let line = CommandLine::read();
     log::start(line.log.as_deref());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served = runtime.map_err(|error| Fault::internal(&error)).and_then(|runtime| {
-        let agent = Arc::new(Agent::new(boot));
-        let result = runtime.block_on(serve(agent, line.token));
-        runtime.shutdown_background();
-        result
-    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime
+        .map_err(|error| Fault::internal(&error))
+        .and_then(|runtime| {
+            let agent = Arc::new(Agent::new(boot));
+            let result = runtime.block_on(serve(agent, line.token));
+            runtime.shutdown_background();
+            result
+        });
     match served {
         Ok(()) => ExitCode::from(init::POWER_OFF),
         Err(fault) => {
@@ -79,20 +83,25 @@ impl Agent {
 
     /// Returns when the containers' bridge is there.
     pub(crate) async fn bridged(&self) -> Result<(), Fault> {
-        self.bridge.get_or_try_init(|| async { network::bridge() }).await.map(drop)
+        self.bridge
+            .get_or_try_init(|| async { network::bridge() })
+            .await
+            .map(drop)
     }
 
     /// Returns when containers can reach what is outside the VM.
     pub(crate) async fn translated(&self) -> Result<(), Fault> {
         self.bridged().await?;
-        self.translation.get_or_try_init(network::translate).await.map(drop)
+        self.translation
+            .get_or_try_init(network::translate)
+            .await
+            .map(drop)
     }
 }
 
 async fn serve(agent: Arc<Agent>, token: String) -> Result<(), Fault> {
-    let unreachable = |error: &std::io::Error| {
-        Fault::internal(error).while_doing("cannot listen for the host")
-    };
+    let unreachable =
+        |error: &std::io::Error| Fault::internal(error).while_doing("cannot listen for the host");
     let calls = link::guest::listen(ports::MAITRED).map_err(|e| unreachable(&e))?;
     let shells = link::guest::listen(ports::VSHD).map_err(|e| unreachable(&e))?;
     tokio::spawn(vshd::serve(shells));
@@ -101,8 +110,14 @@ async fn serve(agent: Arc<Agent>, token: String) -> Result<(), Fault> {
     let same = link::request::same_protocol;
     let ended = Arc::clone(&agent);
     let server = Server::builder()
-        .add_service(MaitredServer::with_interceptor(Calls(Arc::clone(&agent)), same))
-        .add_service(ContainersServer::with_interceptor(Calls(Arc::clone(&agent)), same))
+        .add_service(MaitredServer::with_interceptor(
+            Calls(Arc::clone(&agent)),
+            same,
+        ))
+        .add_service(ContainersServer::with_interceptor(
+            Calls(Arc::clone(&agent)),
+            same,
+        ))
         .serve_with_incoming_shutdown(calls, async move { ended.power_off.notified().await });
     tokio::pin!(server);
     tokio::select! {
@@ -120,8 +135,16 @@ pub(crate) struct Calls(pub(crate) Arc<Agent>);
 
 /// Does in the background what the first calls will wait for.
 async fn prepare(agent: Arc<Agent>) {
-    let (disk, translation) = tokio::join!(agent.disk.mounted(), agent.translated());
-    for fault in [disk, translation].into_iter().filter_map(Result::err) {
+    let resolver = async {
+        agent.bridged().await?;
+        resolver::start().await
+    };
+    let (disk, translation, resolver) =
+        tokio::join!(agent.disk.mounted(), agent.translated(), resolver);
+    for fault in [disk, translation, resolver]
+        .into_iter()
+        .filter_map(Result::err)
+    {
         tracing::error!(causes = ?fault.parts().causes, "{fault}");
     }
 }

@@ -17,7 +17,9 @@ pub(crate) struct Times {
 impl Times {
     /// Takes the time; called first of all in PID 1.
     pub(crate) fn at_init() -> Self {
-        Self { kernel_to_init: uptime() }
+        Self {
+            kernel_to_init: uptime(),
+        }
     }
 }
 
@@ -45,10 +47,15 @@ impl CommandLine {
 
     fn parse(line: &str) -> Self {
         let value = |key: &str| {
-            let word = line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key));
+            let word = line
+                .split_ascii_whitespace()
+                .find_map(|word| word.strip_prefix(key));
             word.map(str::to_owned)
         };
-        Self { token: value("testudo.token=").unwrap_or_default(), log: value("testudo.log=") }
+        Self {
+            token: value("testudo.token=").unwrap_or_default(),
+            log: value("testudo.log="),
+        }
     }
 }
 
@@ -58,9 +65,16 @@ mod tests {
 
     #[test]
     fn only_our_words_are_taken_from_the_command_line() {
-        let line = "root=/dev/vda ro testudo.token=0a1b quiet testudo.log=debug x.testudo.token=no\n";
+        let line =
+            "root=/dev/vda ro testudo.token=0a1b quiet testudo.log=debug x.testudo.token=no\n";
         let read = CommandLine::parse(line);
-        assert_eq!(read, CommandLine { token: "0a1b".to_owned(), log: Some("debug".to_owned()) });
+        assert_eq!(
+            read,
+            CommandLine {
+                token: "0a1b".to_owned(),
+                log: Some("debug".to_owned())
+            }
+        );
         assert_eq!(CommandLine::parse(""), CommandLine::default());
     }
 }

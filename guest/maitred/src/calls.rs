@@ -20,7 +20,8 @@ use crate::{clock, disk, figures, log};
 const CHUNKS_WAITING: usize = 4;
 
 /// What a call that sends chunks returns.
-pub(crate) type Chunks = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<Chunk, Status>> + Send>>;
+pub(crate) type Chunks =
+    std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<Chunk, Status>> + Send>>;
 
 /// Returns a span that carries the request's id.
 pub(crate) fn span<T>(act: &'static str, request: &Request<T>) -> tracing::Span {
@@ -30,7 +31,8 @@ pub(crate) fn span<T>(act: &'static str, request: &Request<T>) -> tracing::Span 
 /// Returns a sender of chunks and the stream that carries them to the host.
 pub(crate) fn chunks() -> (mpsc::Sender<Result<Vec<u8>, Status>>, Chunks) {
     let (out, chunks) = mpsc::channel(CHUNKS_WAITING);
-    let chunks = ReceiverStream::new(chunks).map(|chunk: Result<_, _>| chunk.map(|data| Chunk { data }));
+    let chunks =
+        ReceiverStream::new(chunks).map(|chunk: Result<_, _>| chunk.map(|data| Chunk { data }));
     (out, Box::pin(chunks))
 }
 
@@ -61,7 +63,11 @@ impl Maitred for Calls {
         request: Request<VmConfiguration>,
     ) -> Result<Response<VmConfigured>, Status> {
         let span = span("configure", &request);
-        let configured = self.0.configure(request.into_inner()).instrument(span).await?;
+        let configured = self
+            .0
+            .configure(request.into_inner())
+            .instrument(span)
+            .await?;
         self.0.containers.start_marked(&self.0);
         Ok(Response::new(configured))
     }
@@ -84,12 +90,21 @@ impl Maitred for Calls {
     }
 
     async fn logs(&self, request: Request<VmLogs>) -> Result<Response<Chunks>, Status> {
-        Ok(Response::new(log_stream(log::AGENT.into(), request.into_inner().follow)))
+        Ok(Response::new(log_stream(
+            log::AGENT.into(),
+            request.into_inner().follow,
+        )))
     }
 
-    async fn power_off(&self, request: Request<PowerOffRequest>) -> Result<Response<Empty>, Status> {
+    async fn power_off(
+        &self,
+        request: Request<PowerOffRequest>,
+    ) -> Result<Response<Empty>, Status> {
         let span = span("power off", &request);
-        self.0.power_off(request.into_inner()).instrument(span).await;
+        self.0
+            .power_off(request.into_inner())
+            .instrument(span)
+            .await;
         Ok(Response::new(Empty {}))
     }
 }

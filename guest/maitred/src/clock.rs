@@ -19,7 +19,8 @@ pub(crate) fn set(time: Time) -> Result<(), Fault> {
     let Some(target) = target(now_ns, time.unix_ns) else {
         return Ok(());
     };
-    clock_settime(ClockId::Realtime, target).or_fault("E-CLOCK", || "cannot set the clock".to_owned())
+    clock_settime(ClockId::Realtime, target)
+        .or_fault("E-CLOCK", || "cannot set the clock".to_owned())
 }
 
 fn target(now_ns: u64, wanted_ns: u64) -> Option<Timespec> {

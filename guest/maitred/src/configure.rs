@@ -19,16 +19,33 @@ const TIMEZONE_MAX: usize = 64;
 
 impl Agent {
     /// Applies `configuration`, saying how long each part took.
-    pub(crate) async fn configure(&self, configuration: VmConfiguration) -> Result<VmConfigured, Fault> {
+    pub(crate) async fn configure(
+        &self,
+        configuration: VmConfiguration,
+    ) -> Result<VmConfigured, Fault> {
         let mut stages = Stages::default();
-        let VmConfiguration { hostname, time, network, timezone } = configuration;
-        stages.run("clock", async { time.map_or(Ok(()), clock::set) }).await?;
-        stages.run("name", async { name(&hostname).and(remember_timezone(&timezone)) }).await?;
+        let VmConfiguration {
+            hostname,
+            time,
+            network,
+            timezone,
+        } = configuration;
+        stages
+            .run("clock", async { time.map_or(Ok(()), clock::set) })
+            .await?;
+        stages
+            .run("name", async {
+                name(&hostname).and(remember_timezone(&timezone))
+            })
+            .await?;
         stages.run("bridge", self.bridged()).await?;
         let card = async { network.as_ref().map_or(Ok(()), network::card) };
         stages.run("network", card).await?;
         stages.run("disk", self.disk.mounted()).await?;
-        Ok(VmConfigured { disk: Some(disk::figures()?), stages: stages.0 })
+        Ok(VmConfigured {
+            disk: Some(disk::figures()?),
+            stages: stages.0,
+        })
     }
 }
 
@@ -43,7 +60,10 @@ impl Stages {
     ) -> Result<(), Fault> {
         let begun = Instant::now();
         work.await?;
-        self.0.push(StageTime { name: name.to_owned(), elapsed_us: microseconds(begun.elapsed()) });
+        self.0.push(StageTime {
+            name: name.to_owned(),
+            elapsed_us: microseconds(begun.elapsed()),
+        });
         Ok(())
     }
 }
@@ -61,7 +81,8 @@ fn remember_timezone(timezone: &str) -> Result<(), Fault> {
         let message = format!("{timezone:?} is not a time zone");
         return Err(Fault::new(Kind::Invalid, "E-TIMEZONE", message));
     }
-    std::fs::write(TIMEZONE, timezone).or_fault("E-CONFIGURE", || format!("cannot write {TIMEZONE}"))
+    std::fs::write(TIMEZONE, timezone)
+        .or_fault("E-CONFIGURE", || format!("cannot write {TIMEZONE}"))
 }
 
 /// A name of the time zone database, or nothing. It becomes a path below `zoneinfo` in containers.
@@ -85,10 +106,23 @@ mod tests {
 
     #[test]
     fn time_zones_are_names_and_never_paths_upwards() {
-        for good in ["", "UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"] {
+        for good in [
+            "",
+            "UTC",
+            "Europe/Berlin",
+            "America/Argentina/Buenos_Aires",
+            "Etc/GMT+5",
+        ] {
             assert!(is_timezone(good), "{good:?} was refused");
         }
-        for bad in ["../etc/passwd", "/etc", "Europe//Berlin", "a b", "x\n", &"a".repeat(65)] {
+        for bad in [
+            "../etc/passwd",
+            "/etc",
+            "Europe//Berlin",
+            "a b",
+            "x\n",
+            &"a".repeat(65),
+        ] {
             assert!(!is_timezone(bad), "{bad:?} was accepted");
         }
     }

@@ -83,7 +83,10 @@ impl Containers {
     /// Waits until no other verb works on the container.
     async fn turn(&self, name: &ContainerName) -> Turn {
         let lock = {
-            let mut locks = self.locks.lock().expect("no code panics while it holds this lock");
+            let mut locks = self
+                .locks
+                .lock()
+                .expect("no code panics while it holds this lock");
             // Locks of containers that nobody waits for are dropped with the next new one.
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);
             Arc::clone(locks.entry(name.clone()).or_default())
@@ -95,7 +98,11 @@ impl Containers {
     async fn existing(&self, name: &ContainerName) -> Result<(Turn, Home), Fault> {
         let turn = self.turn(name).await;
         let home = self.home(name);
-        if home.exists() { Ok((turn, home)) } else { Err(missing(name)) }
+        if home.exists() {
+            Ok((turn, home))
+        } else {
+            Err(missing(name))
+        }
     }
 
     /// Takes the turns of an existing container and of a name that must be free, in an order that two such
@@ -129,10 +136,18 @@ pub(crate) fn missing(name: &ContainerName) -> Fault {
 }
 
 fn taken(name: &ContainerName) -> Fault {
-    Fault::new(Kind::Exists, "E-CONTAINER-EXISTS", format!("container {name} exists already"))
+    Fault::new(
+        Kind::Exists,
+        "E-CONTAINER-EXISTS",
+        format!("container {name} exists already"),
+    )
 }
 
 fn running(name: &ContainerName) -> Fault {
-    Fault::new(Kind::Busy, "E-CONTAINER-RUNNING", format!("container {name} is running"))
-        .hint(format!("testudo stop {name}"))
+    Fault::new(
+        Kind::Busy,
+        "E-CONTAINER-RUNNING",
+        format!("container {name} is running"),
+    )
+    .hint(format!("testudo stop {name}"))
 }

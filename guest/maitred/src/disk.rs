@@ -34,7 +34,9 @@ impl Disk {
     /// Returns when the disk is mounted.
     pub(crate) async fn mounted(&self) -> Result<(), Fault> {
         let attempt = || async {
-            tokio::task::spawn_blocking(attach).await.or_fault("E-DISK", || "cannot mount the data disk".to_owned())?
+            tokio::task::spawn_blocking(attach)
+                .await
+                .or_fault("E-DISK", || "cannot mount the data disk".to_owned())?
         };
         self.0.get_or_try_init(attempt).await.map(drop)
     }
@@ -56,13 +58,18 @@ fn attach() -> Result<(), Fault> {
 /// Mounts the disk, for the first agent of this boot.
 fn attach_new() -> Result<(), Fault> {
     let message = || "cannot mount the data disk".to_owned();
-    let device = find(Path::new("/sys/block")).ok_or_else(|| {
-        Fault::new(Kind::NotFound, "E-DISK-MISSING", "the VM has no data disk")
-    })?;
+    let device = find(Path::new("/sys/block"))
+        .ok_or_else(|| Fault::new(Kind::NotFound, "E-DISK-MISSING", "the VM has no data disk"))?;
     let options = std::ffi::CString::new(OPTIONS).expect("no zero byte in it");
-    // Containers inherit these flags, and sudo in them needs set-user-ID.
-    let flags = MountFlags::NOATIME | MountFlags::NODEV;
-    mount(&device, MOUNT, "btrfs", flags, options.as_c_str()).or_fault("E-DISK", message)?;
+    // Containers inherit flags: sudo in them needs set-user-ID, Incus device nodes.
+    mount(
+        &device,
+        MOUNT,
+        "btrfs",
+        MountFlags::NOATIME,
+        options.as_c_str(),
+    )
+    .or_fault("E-DISK", message)?;
     let root = File::open(MOUNT).or_fault("E-DISK", message)?;
     if let Err(error) = sys::btrfs::grow(&root) {
         tracing::warn!("cannot grow the data disk's file system: {error}");

@@ -31,7 +31,11 @@ fn is_full(error: &(dyn Error + 'static)) -> bool {
     let kind = error
         .downcast_ref::<io::Error>()
         .map(io::Error::kind)
-        .or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|errno| errno.kind()));
+        .or_else(|| {
+            error
+                .downcast_ref::<rustix::io::Errno>()
+                .map(|errno| errno.kind())
+        });
     match kind {
         Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => true,
         _ => error.source().is_some_and(is_full),
@@ -46,10 +50,20 @@ mod tests {
     fn a_full_disk_is_named_however_deep_it_lies() {
         let full = io::Error::from(rustix::io::Errno::NOSPC);
         let wrapped: Result<(), _> = Err(io::Error::other(full));
-        let fault = wrapped.or_fault("E-X", || "cannot write".to_owned()).unwrap_err();
-        assert_eq!((fault.kind(), fault.parts().code.as_str()), (Kind::Exhausted, "E-DISK-FULL"));
+        let fault = wrapped
+            .or_fault("E-X", || "cannot write".to_owned())
+            .unwrap_err();
+        assert_eq!(
+            (fault.kind(), fault.parts().code.as_str()),
+            (Kind::Exhausted, "E-DISK-FULL")
+        );
         let other: Result<(), _> = Err(rustix::io::Errno::NOENT);
-        let fault = other.or_fault("E-X", || "cannot read".to_owned()).unwrap_err();
-        assert_eq!((fault.kind(), fault.parts().code.as_str()), (Kind::Internal, "E-X"));
+        let fault = other
+            .or_fault("E-X", || "cannot read".to_owned())
+            .unwrap_err();
+        assert_eq!(
+            (fault.kind(), fault.parts().code.as_str()),
+            (Kind::Internal, "E-X")
+        );
     }
 }

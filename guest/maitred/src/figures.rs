@@ -41,9 +41,14 @@ impl Memory {
     fn parse(meminfo: &str) -> Self {
         let mut memory = Self::default();
         for line in meminfo.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
-            let kib: u64 =
-                value.split_ascii_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            let Some((key, value)) = line.split_once(':') else {
+                continue;
+            };
+            let kib: u64 = value
+                .split_ascii_whitespace()
+                .next()
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0);
             match key {
                 "MemTotal" => memory.total = kib << 10,
                 "MemFree" => memory.free = kib << 10,
@@ -60,17 +65,30 @@ impl Memory {
 
 /// Returns `some avg10` of a pressure file, per cent.
 fn pressure(text: &str) -> f32 {
-    let some = text.lines().find(|line| line.starts_with("some")).unwrap_or_default();
-    let average = some.split_ascii_whitespace().find_map(|word| word.strip_prefix("avg10="));
-    average.and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    let some = text
+        .lines()
+        .find(|line| line.starts_with("some"))
+        .unwrap_or_default();
+    let average = some
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix("avg10="));
+    average
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0.0)
 }
 
 /// Returns the load of one minute and the number of threads from `/proc/loadavg`.
 fn load(text: &str) -> (f32, u32) {
     let mut words = text.split_ascii_whitespace();
-    let load = words.next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    let load = words
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0.0);
     let entities = words.nth(2).and_then(|word| word.split_once('/'));
-    (load, entities.and_then(|(_, all)| all.parse().ok()).unwrap_or(0))
+    (
+        load,
+        entities.and_then(|(_, all)| all.parse().ok()).unwrap_or(0),
+    )
 }
 
 #[cfg(test)]
@@ -82,8 +100,12 @@ mod tests {
         let memory = Memory::parse(
             "MemTotal:  1000 kB\nMemFree: 400 kB\nMemAvailable: 700 kB\nBuffers: 10 kB\nCached: 290 kB\nShmem: 50 kB\nHugePages_Total: 0\n",
         );
-        let expected =
-            Memory { total: 1000 << 10, free: 400 << 10, available: 700 << 10, cache: 250 << 10 };
+        let expected = Memory {
+            total: 1000 << 10,
+            free: 400 << 10,
+            available: 700 << 10,
+            cache: 250 << 10,
+        };
         assert_eq!(memory, expected);
         let text = "some avg10=1.50 avg60=0.00 avg300=0.00 total=0\nfull avg10=9.00 avg60=0.00\n";
         assert!((pressure(text) - 1.5).abs() < f32::EPSILON);

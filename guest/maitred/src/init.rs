@@ -28,7 +28,12 @@ const TERMINATE_WAIT: Duration = Duration::from_millis(300);
 const MOUNTS: [(&str, &str, MountFlags, &str); 10] = [
     ("proc", "/proc", FIXED, ""),
     ("sysfs", "/sys", FIXED, ""),
-    ("cgroup2", "/sys/fs/cgroup", FIXED, "nsdelegate,memory_recursiveprot"),
+    (
+        "cgroup2",
+        "/sys/fs/cgroup",
+        FIXED,
+        "nsdelegate,memory_recursiveprot",
+    ),
     ("devtmpfs", "/dev", MountFlags::NOSUID, "mode=755"),
     ("devpts", "/dev/pts", SAFE, "gid=5,mode=620,ptmxmode=666"),
     ("tmpfs", "/dev/shm", PLAIN, "mode=1777"),
@@ -42,8 +47,14 @@ const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 const FIXED: MountFlags = SAFE.union(MountFlags::NODEV);
 
 /// Directories made on the new tmpfs; the image holds no state.
-const DIRECTORIES: [&str; 6] =
-    ["/run/testudo", "/run/lock", "/var/lib", "/var/log", "/var/cache", "/var/tmp"];
+const DIRECTORIES: [&str; 6] = [
+    "/run/testudo",
+    "/run/lock",
+    "/var/lib",
+    "/var/log",
+    "/var/cache",
+    "/var/tmp",
+];
 
 pub(crate) fn run() -> ExitCode {
     let boot = boot::Times::at_init();

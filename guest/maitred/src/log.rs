@@ -80,14 +80,24 @@ fn older(path: &Path) -> PathBuf {
 
 /// Sends the log at `path`, oldest line first; goes on with what is added when `follow` is set, until nobody
 /// listens any more. A log that does not exist yet is empty.
-pub(crate) async fn send(path: PathBuf, follow: bool, out: mpsc::Sender<Vec<u8>>) -> Result<(), Fault> {
+pub(crate) async fn send(
+    path: PathBuf,
+    follow: bool,
+    out: mpsc::Sender<Vec<u8>>,
+) -> Result<(), Fault> {
     let unreadable = || format!("cannot read the log {}", path.display());
     let mut reader = Reader::default();
     if let Ok(mut old) = File::open(older(&path)) {
-        reader.drain(&mut old, &out).await.or_fault("E-LOG", unreadable)?;
+        reader
+            .drain(&mut old, &out)
+            .await
+            .or_fault("E-LOG", unreadable)?;
     }
     loop {
-        reader.follow(&path, &out).await.or_fault("E-LOG", unreadable)?;
+        reader
+            .follow(&path, &out)
+            .await
+            .or_fault("E-LOG", unreadable)?;
         if !follow || out.is_closed() {
             return Ok(());
         }
@@ -145,8 +155,14 @@ pub(crate) fn tail(path: &Path, lines: usize) -> Vec<String> {
         let _ = file.take(CHUNK as u64).read_to_end(&mut bytes);
     }
     let text = String::from_utf8_lossy(&bytes);
-    let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    all[all.len().saturating_sub(lines)..].iter().map(|line| (*line).to_owned()).collect()
+    let all: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    all[all.len().saturating_sub(lines)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }
 
 #[cfg(test)]

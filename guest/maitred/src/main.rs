@@ -9,12 +9,14 @@ mod configure;
 mod container;
 mod container_init;
 mod disk;
+mod extras;
 mod fault;
 mod figures;
 mod init;
 mod log;
 mod network;
 mod power;
+mod resolver;
 mod vshd;
 
 use std::process::ExitCode;
@@ -33,6 +35,10 @@ fn program(name: &str) -> tokio::process::Command {
 }
 
 fn main() -> ExitCode {
+    let called = std::env::args().next().unwrap_or_default();
+    if let Some(name @ ("incus" | "lxc")) = called.rsplit('/').next() {
+        return extras::run(name);
+    }
     match std::env::args().nth(1).as_deref() {
         Some("session") => vshd::session::run(),
         Some("container-init") => container_init::run(),

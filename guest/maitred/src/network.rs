@@ -83,9 +83,15 @@ pub(crate) async fn translate() -> Result<(), Fault> {
         .spawn()
         .or_fault("E-NETWORK", message)?;
     let mut rules = nft.stdin.take().expect("it was asked for");
-    rules.write_all(TRANSLATION.as_bytes()).await.or_fault("E-NETWORK", message)?;
+    rules
+        .write_all(TRANSLATION.as_bytes())
+        .await
+        .or_fault("E-NETWORK", message)?;
     drop(rules);
-    let output = nft.wait_with_output().await.or_fault("E-NETWORK", message)?;
+    let output = nft
+        .wait_with_output()
+        .await
+        .or_fault("E-NETWORK", message)?;
     if output.status.success() {
         return Ok(());
     }
@@ -134,7 +140,11 @@ fn apply(interfaces: &[(Interface, Option<IpAddr>)], mtu: Option<u32>) -> io::Re
 
 /// Returns the largest packet that containers can send without being cut, if the card is there.
 pub(crate) fn mtu() -> Option<u32> {
-    std::fs::read_to_string(format!("/sys/class/net/{CARD}/mtu")).ok()?.trim().parse().ok()
+    std::fs::read_to_string(format!("/sys/class/net/{CARD}/mtu"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn index(name: &str) -> io::Result<u32> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wire::proto::PowerOffRequest;
 
 use crate::agent::Agent;
+use crate::extras;
 
 /// Containers get this long to stop when the host says nothing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +21,12 @@ impl Agent {
             0 => TIMEOUT,
             ms => Duration::from_millis(u64::from(ms)).min(TIMEOUT_MAX),
         };
-        self.containers.stop_all(timeout).await;
+        // Both at the same time, each with all of it.
+        let others = tokio::task::spawn_blocking(move || extras::stop(timeout));
+        let ((), others) = tokio::join!(self.containers.stop_all(timeout), others);
+        if !others.unwrap_or(false) {
+            tracing::warn!("Incus did not stop in {timeout:?}");
+        }
         rustix::fs::sync();
         tracing::info!("the machine ends");
         self.power_off.notify_waiters();

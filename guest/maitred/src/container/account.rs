@@ -34,7 +34,9 @@ impl Account {
             let accounts: Vec<_> = accounts(&String::from_utf8_lossy(&text)).collect();
             let number = name.parse::<u32>().ok();
             let by_name = accounts.iter().find(|account| account.name == name);
-            by_name.or_else(|| accounts.iter().find(|a| Some(a.uid) == number)).cloned()
+            by_name
+                .or_else(|| accounts.iter().find(|a| Some(a.uid) == number))
+                .cloned()
         });
         found.or_else(|| (name == "root" || name == "0").then(Self::root))
     }
@@ -57,7 +59,9 @@ impl Account {
 pub(super) fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
     passwd.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, shell] = fields[..] else { return None };
+        let [name, _, uid, gid, _, home, shell] = fields[..] else {
+            return None;
+        };
         let or = |text: &str, other: &str| if text.is_empty() { other } else { text }.to_owned();
         Some(Account {
             name: name.to_owned(),
@@ -73,7 +77,9 @@ pub(super) fn accounts(passwd: &str) -> impl Iterator<Item = Account> {
 fn memberships(group: &str) -> impl Iterator<Item = (u32, &str)> {
     group.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        let [_, _, gid, members] = fields[..] else { return None };
+        let [_, _, gid, members] = fields[..] else {
+            return None;
+        };
         Some((gid.parse().ok()?, members))
     })
 }
@@ -97,7 +103,10 @@ mod tests {
         let group = "audio:x:29:bob,ada\nada:x:1001:\nbroken:x:y:ada\nsudo:x:27:ada\n";
         let (_folder, rootfs) = rootfs(passwd, group);
         let ada = Account::find(&rootfs, "ada").unwrap();
-        assert_eq!((ada.uid, ada.gid, ada.shell.as_str()), (1000, 1001, "/bin/sh"));
+        assert_eq!(
+            (ada.uid, ada.gid, ada.shell.as_str()),
+            (1000, 1001, "/bin/sh")
+        );
         assert_eq!(Account::find(&rootfs, "1000").unwrap().name, "ada");
         assert_eq!(Account::find(&rootfs, "eve"), None);
         assert_eq!(ada.groups(&rootfs), [1001, 29, 27]);

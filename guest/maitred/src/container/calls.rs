@@ -73,7 +73,9 @@ impl Service for Calls {
         let mut parts = request.into_inner();
         Ok(steps(|report| async move {
             agent.disk.mounted().await?;
-            let Some(CreateContainer { part: Some(Part::Header(header)) }) = parts.message().await?
+            let Some(CreateContainer {
+                part: Some(Part::Header(header)),
+            }) = parts.message().await?
             else {
                 let message = "the first part of a new container is not its header";
                 return Err(Fault::new(Kind::Invalid, "E-INVALID", message));
@@ -104,38 +106,63 @@ impl Service for Calls {
 
     async fn stop(&self, request: Request<StopContainer>) -> Answer<Empty> {
         let span = span("stop", &request);
-        let StopContainer { container: name, timeout_ms, kill } = request.into_inner();
+        let StopContainer {
+            container: name,
+            timeout_ms,
+            kill,
+        } = request.into_inner();
         let timeout = match (kill, timeout_ms) {
             (true, _) => Duration::ZERO,
             (false, 0) => stop::TIMEOUT,
             (false, ms) => Duration::from_millis(u64::from(ms)),
         };
         self.0.disk.mounted().await?;
-        self.0.containers.stop(&container(&name)?, timeout).instrument(span).await?;
+        self.0
+            .containers
+            .stop(&container(&name)?, timeout)
+            .instrument(span)
+            .await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn delete(&self, request: Request<DeleteContainer>) -> Answer<Empty> {
         let span = span("delete", &request);
-        let DeleteContainer { container: name, force } = request.into_inner();
+        let DeleteContainer {
+            container: name,
+            force,
+        } = request.into_inner();
         self.0.disk.mounted().await?;
-        self.0.containers.delete(&container(&name)?, force).instrument(span).await?;
+        self.0
+            .containers
+            .delete(&container(&name)?, force)
+            .instrument(span)
+            .await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn rename(&self, request: Request<RenameContainer>) -> Answer<Empty> {
         let span = span("rename", &request);
-        let RenameContainer { container: name, new_name } = request.into_inner();
+        let RenameContainer {
+            container: name,
+            new_name,
+        } = request.into_inner();
         self.0.disk.mounted().await?;
         let (name, new) = (container(&name)?, container(&new_name)?);
-        self.0.containers.rename(&name, &new).instrument(span).await?;
+        self.0
+            .containers
+            .rename(&name, &new)
+            .instrument(span)
+            .await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn copy(&self, request: Request<CopyContainer>) -> Answer<Steps> {
         let _span = span("copy", &request).entered();
         let agent = self.0.clone();
-        let CopyContainer { container: name, new_name } = request.into_inner();
+        let CopyContainer {
+            container: name,
+            new_name,
+        } = request.into_inner();
         let (name, new) = (container(&name)?, container(&new_name)?);
         Ok(steps(|report| async move {
             agent.disk.mounted().await?;
@@ -145,7 +172,9 @@ impl Service for Calls {
 
     async fn list(&self, _: Request<Empty>) -> Answer<ContainerList> {
         self.0.disk.mounted().await?;
-        Ok(Response::new(ContainerList { containers: self.0.containers.list() }))
+        Ok(Response::new(ContainerList {
+            containers: self.0.containers.list(),
+        }))
     }
 
     async fn info(&self, request: Request<ContainerRef>) -> Answer<Container> {
@@ -158,7 +187,11 @@ impl Service for Calls {
         let span = span("snapshot", &request);
         self.0.disk.mounted().await?;
         let (name, snapshot) = snapshot(request.get_ref())?;
-        self.0.containers.snapshot(&name, &snapshot).instrument(span).await?;
+        self.0
+            .containers
+            .snapshot(&name, &snapshot)
+            .instrument(span)
+            .await?;
         Ok(Response::new(Empty {}))
     }
 
@@ -166,21 +199,31 @@ impl Service for Calls {
         let span = span("restore", &request);
         self.0.disk.mounted().await?;
         let (name, snapshot) = snapshot(request.get_ref())?;
-        self.0.containers.restore(&name, &snapshot).instrument(span).await?;
+        self.0
+            .containers
+            .restore(&name, &snapshot)
+            .instrument(span)
+            .await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn list_snapshots(&self, request: Request<ContainerRef>) -> Answer<SnapshotList> {
         self.0.disk.mounted().await?;
         let name = container(&request.into_inner().container)?;
-        Ok(Response::new(SnapshotList { snapshots: self.0.containers.snapshots(&name)? }))
+        Ok(Response::new(SnapshotList {
+            snapshots: self.0.containers.snapshots(&name)?,
+        }))
     }
 
     async fn delete_snapshot(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("delete snapshot", &request);
         self.0.disk.mounted().await?;
         let (name, snapshot) = snapshot(request.get_ref())?;
-        self.0.containers.delete_snapshot(&name, &snapshot).instrument(span).await?;
+        self.0
+            .containers
+            .delete_snapshot(&name, &snapshot)
+            .instrument(span)
+            .await?;
         Ok(Response::new(Empty {}))
     }
 
@@ -191,7 +234,12 @@ impl Service for Calls {
         let agent = self.0.clone();
         let work = async move {
             let exported = match agent.disk.mounted().await {
-                Ok(()) => agent.containers.export(&name, export::Sink::new(out.clone())).await,
+                Ok(()) => {
+                    agent
+                        .containers
+                        .export(&name, export::Sink::new(out.clone()))
+                        .await
+                }
                 Err(fault) => Err(fault),
             };
             if let Err(fault) = exported {
@@ -204,7 +252,10 @@ impl Service for Calls {
 
     async fn logs(&self, request: Request<ContainerLogs>) -> Answer<Chunks> {
         self.0.disk.mounted().await?;
-        let ContainerLogs { container: name, follow } = request.into_inner();
+        let ContainerLogs {
+            container: name,
+            follow,
+        } = request.into_inner();
         let name = container(&name)?;
         let home = self.0.containers.home(&name);
         if !home.exists() {

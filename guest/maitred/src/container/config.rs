@@ -14,6 +14,9 @@ pub(super) const FILE: &str = "config.json";
 /// Numbers that containers may have: 1 is the bridge itself, 255 everyone.
 pub(super) const NUMBERS: std::ops::RangeInclusive<u8> = 10..=254;
 
+/// Below it are the ids that Incus takes, from the start of root's range in the image's `/etc/subuid`.
+const IDS_FIRST: u32 = 500_000_000;
+
 /// Ids of one container: enough that rootless podman inside finds the ranges of its users.
 pub(super) const IDS: u32 = 1_000_000;
 
@@ -50,15 +53,27 @@ pub(crate) struct User {
 impl Config {
     /// Returns the configuration of a container that is created now.
     pub(super) fn new(number: u8, user: Option<User>) -> Self {
-        let created_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { number, user, created_s, start_on_boot: false, environment: Vec::new(), subvolumes: Vec::new() }
+        let created_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        Self {
+            number,
+            user,
+            created_s,
+            start_on_boot: false,
+            environment: Vec::new(),
+            subvolumes: Vec::new(),
+        }
     }
 
     /// Reads the one in container directory `home`.
     pub(crate) fn load(home: &Path) -> Result<Self, Fault> {
         let path = home.join(FILE);
         let broken = || format!("cannot read {}", path.display());
-        let length = std::fs::metadata(&path).or_fault("E-CONTAINER-BROKEN", broken)?.len();
+        let length = std::fs::metadata(&path)
+            .or_fault("E-CONTAINER-BROKEN", broken)?
+            .len();
         if length > SIZE_MAX {
             let message = format!("{} is {length} bytes long", path.display());
             return Err(Fault::new(Kind::Internal, "E-CONTAINER-BROKEN", message));
@@ -84,7 +99,7 @@ impl Config {
     /// Returns the id in the VM of the container's id 0. Every container has its own, so that two containers
     /// share no process owner.
     pub(crate) fn first_id(&self) -> u32 {
-        u32::from(self.number) * IDS
+        IDS_FIRST + u32::from(self.number) * IDS
     }
 }
 
@@ -95,11 +110,15 @@ mod tests {
     #[test]
     fn a_configuration_comes_back_as_it_was_saved() {
         let folder = tempfile::tempdir().unwrap();
-        let user = User { name: "ada".to_owned(), uid: 1000, gid: 1000 };
+        let user = User {
+            name: "ada".to_owned(),
+            uid: 1000,
+            gid: 1000,
+        };
         let config = Config::new(12, Some(user));
         config.save(folder.path()).unwrap();
         assert_eq!(Config::load(folder.path()).unwrap(), config);
-        assert_eq!(config.first_id(), 12_000_000);
+        assert_eq!(config.first_id(), 512_000_000);
     }
 
     #[test]
@@ -115,6 +134,8 @@ mod tests {
 
     #[test]
     fn ids_of_all_containers_fit_and_do_not_meet() {
-        assert!(u32::from(*NUMBERS.end()).checked_mul(IDS).and_then(|n| n.checked_add(IDS)).is_some());
+        let last = Config::new(*NUMBERS.end(), None).first_id() + IDS;
+        // What the image's /etc/subuid gives to root.
+        assert!(last <= 100_000 + 1_000_000_000);
     }
 }

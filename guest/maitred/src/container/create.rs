@@ -52,7 +52,12 @@ impl Containers {
         let stage = report.stage("files").await;
         let path = scratch.path().to_owned();
         let (base, name) = (self.base.clone(), order.name.clone());
-        let Order { source, user, start_on_boot, .. } = order;
+        let Order {
+            source,
+            user,
+            start_on_boot,
+            ..
+        } = order;
         let mut config = blocking(move || {
             let imported = import::bring(source, &base, &path, incoming)?;
             let mut config = match imported.name {
@@ -79,19 +84,28 @@ impl Containers {
     ) -> Result<(), Fault> {
         let message = || format!("cannot create container {}", home.name);
         let _numbers = self.numbers.lock().await;
-        let used: Vec<u8> = self.all().into_iter().filter_map(|(_, c)| Some(c.ok()?.number)).collect();
-        config.number = NUMBERS.into_iter().find(|n| !used.contains(n)).ok_or_else(|| {
-            let count = NUMBERS.count();
-            Fault::new(Kind::Exhausted, "E-CONTAINER-LIMIT", message())
-                .cause(format!("a VM has at most {count} containers"))
-        })?;
+        let used: Vec<u8> = self
+            .all()
+            .into_iter()
+            .filter_map(|(_, c)| Some(c.ok()?.number))
+            .collect();
+        config.number = NUMBERS
+            .into_iter()
+            .find(|n| !used.contains(n))
+            .ok_or_else(|| {
+                let count = NUMBERS.count();
+                Fault::new(Kind::Exhausted, "E-CONTAINER-LIMIT", message())
+                    .cause(format!("a VM has at most {count} containers"))
+            })?;
         let rootfs = scratch.path().join(ROOTFS);
         config.subvolumes =
             subvolume::numbers(&rootfs).or_fault("E-CONTAINER-CREATE", message)?[..1].to_vec();
         std::fs::create_dir_all(scratch.path().join(super::home::SNAPSHOTS))
             .or_fault("E-CONTAINER-CREATE", message)?;
         config.save(scratch.path())?;
-        scratch.keep(home.path()).or_fault("E-CONTAINER-CREATE", message)
+        scratch
+            .keep(home.path())
+            .or_fault("E-CONTAINER-CREATE", message)
     }
 }
 

@@ -24,7 +24,9 @@ impl Containers {
         }
         // Gone in one step; its space comes back afterwards.
         let gone = Scratch::discard(&self.folder, home.path())
-            .or_fault("E-CONTAINER-DELETE", || format!("cannot delete container {name}"))?;
+            .or_fault("E-CONTAINER-DELETE", || {
+                format!("cannot delete container {name}")
+            })?;
         blocking(move || {
             drop(gone);
             Ok(())

@@ -60,7 +60,11 @@ fn write(top: &Path, manifest: &[u8], sums: &Path, sink: Sink) -> io::Result<()>
     let mut zstd = zstd::stream::write::Encoder::new(sink, LEVEL)?;
     zstd.include_checksum(true)?;
     let list = io::BufWriter::new(File::create_new(sums)?);
-    let mut export = Export { tar: Builder::new(zstd), list, seen: Seen::new() };
+    let mut export = Export {
+        tar: Builder::new(zstd),
+        list,
+        seen: Seen::new(),
+    };
     export.plain(MANIFEST, manifest.len() as u64, manifest)?;
     export.directory(top, Path::new(""))?;
     export.list.flush()?;
@@ -91,9 +95,14 @@ impl Export {
         let full = top.join(path);
         let meta = std::fs::symlink_metadata(&full)?;
         self.attributes(&full)?;
-        self.tar.append_data(&mut header(&meta, EntryType::Directory), member_path(path), io::empty())?;
-        let mut names: Vec<_> =
-            std::fs::read_dir(&full)?.map(|e| Ok(e?.file_name())).collect::<io::Result<_>>()?;
+        self.tar.append_data(
+            &mut header(&meta, EntryType::Directory),
+            member_path(path),
+            io::empty(),
+        )?;
+        let mut names: Vec<_> = std::fs::read_dir(&full)?
+            .map(|e| Ok(e?.file_name()))
+            .collect::<io::Result<_>>()?;
         names.sort();
         for name in names {
             let path = path.join(name);
@@ -119,11 +128,19 @@ impl Export {
         let kind = meta.file_type();
         if kind.is_symlink() {
             let target = std::fs::read_link(full)?;
-            return self.tar.append_link(&mut header(meta, EntryType::Symlink), member, target);
+            return self
+                .tar
+                .append_link(&mut header(meta, EntryType::Symlink), member, target);
         }
         if kind.is_fifo() || is_whiteout(meta) {
-            let kind = if kind.is_fifo() { EntryType::Fifo } else { EntryType::Char };
-            return self.tar.append_data(&mut header(meta, kind), member, io::empty());
+            let kind = if kind.is_fifo() {
+                EntryType::Fifo
+            } else {
+                EntryType::Char
+            };
+            return self
+                .tar
+                .append_data(&mut header(meta, kind), member, io::empty());
         }
         if !kind.is_file() {
             return Ok(());
@@ -134,7 +151,10 @@ impl Export {
         self.attributes(full)?;
         let mut header = header(meta, EntryType::Regular);
         header.set_size(meta.len());
-        let mut content = Hashing { file: File::open(full)?, hash: Sha256::new() };
+        let mut content = Hashing {
+            file: File::open(full)?,
+            hash: Sha256::new(),
+        };
         self.tar.append_data(&mut header, &member, &mut content)?;
         self.list.write_all(&sum_line(content.hash, &member))
     }
@@ -145,7 +165,9 @@ impl Export {
         let length = llistxattr(full, &mut list[..])?;
         let mut found = Vec::new();
         for name in list[..length].split_inclusive(|byte| *byte == 0) {
-            let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+            let Ok(name) = CStr::from_bytes_with_nul(name) else {
+                continue;
+            };
             let mut value = vec![0; XATTR_MAX];
             let length = lgetxattr(full, name, &mut value[..])?;
             value.truncate(length);
@@ -156,7 +178,8 @@ impl Export {
         if found.is_empty() {
             return Ok(());
         }
-        self.tar.append_pax_extensions(found.iter().map(|(name, value)| (&**name, &**value)))
+        self.tar
+            .append_pax_extensions(found.iter().map(|(name, value)| (&**name, &**value)))
     }
 }
 
@@ -175,7 +198,9 @@ fn header(meta: &Metadata, kind: EntryType) -> Header {
     header.set_mtime(u64::try_from(meta.mtime()).unwrap_or_default());
     if kind == EntryType::Char {
         // Both fields exist in this header's form.
-        let _ = header.set_device_major(0).and_then(|()| header.set_device_minor(0));
+        let _ = header
+            .set_device_major(0)
+            .and_then(|()| header.set_device_minor(0));
     }
     header
 }
@@ -202,7 +227,10 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn new(out: mpsc::Sender<Result<Vec<u8>, Status>>) -> Self {
-        Self { out, chunk: Vec::with_capacity(CHUNK) }
+        Self {
+            out,
+            chunk: Vec::with_capacity(CHUNK),
+        }
     }
 }
 
@@ -221,7 +249,9 @@ impl Write for Sink {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK));
-        self.out.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.out
+            .blocking_send(Ok(chunk))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

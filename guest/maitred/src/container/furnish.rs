@@ -45,7 +45,11 @@ fn write(rootfs: &Rootfs, name: &ContainerName) -> io::Result<()> {
     let hostname = format!("{name}\n");
     rootfs.replace(Path::new("etc/hostname"), hostname.as_bytes(), READABLE)?;
     rootfs.replace(Path::new("etc/hosts"), hosts(name).as_bytes(), READABLE)?;
-    rootfs.replace(Path::new("etc/resolv.conf"), resolver().as_bytes(), READABLE)?;
+    rootfs.replace(
+        Path::new("etc/resolv.conf"),
+        resolver().as_bytes(),
+        READABLE,
+    )?;
     // Every container is its own machine: systemd makes a new number at the first start.
     if rootfs.exists("etc/machine-id") {
         rootfs.replace(Path::new("etc/machine-id"), b"", Owner::root(0o444))?;
@@ -54,7 +58,11 @@ fn write(rootfs: &Rootfs, name: &ContainerName) -> io::Result<()> {
         let file = Path::new("/usr/share/zoneinfo").join(&zone);
         if rootfs.exists(&file) {
             rootfs.replace_link(Path::new("etc/localtime"), &file)?;
-            rootfs.replace(Path::new("etc/timezone"), format!("{zone}\n").as_bytes(), READABLE)?;
+            rootfs.replace(
+                Path::new("etc/timezone"),
+                format!("{zone}\n").as_bytes(),
+                READABLE,
+            )?;
         }
     }
     for directory in ["proc", "sys", "dev", "run", "tmp"] {
@@ -84,12 +92,20 @@ fn own_line(name: &ContainerName) -> String {
 /// Changes the container's name in the two files that say it, where they still are as we wrote them.
 pub(super) fn rename(rootfs: &Rootfs, old: &ContainerName, new: &ContainerName) -> io::Result<()> {
     rootfs.edit(Path::new("etc/hostname"), READABLE, |bytes| {
-        if bytes == format!("{old}\n").as_bytes() { format!("{new}\n").into_bytes() } else { bytes }
+        if bytes == format!("{old}\n").as_bytes() {
+            format!("{new}\n").into_bytes()
+        } else {
+            bytes
+        }
     })?;
-    rootfs.edit(Path::new("etc/hosts"), READABLE, |bytes| match String::from_utf8(bytes) {
-        Ok(text) => text.replace(&own_line(old), &own_line(new)).into_bytes(),
-        Err(error) => error.into_bytes(),
-    })
+    rootfs.edit(
+        Path::new("etc/hosts"),
+        READABLE,
+        |bytes| match String::from_utf8(bytes) {
+            Ok(text) => text.replace(&own_line(old), &own_line(new)).into_bytes(),
+            Err(error) => error.into_bytes(),
+        },
+    )
 }
 
 #[cfg(test)]

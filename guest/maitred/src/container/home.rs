@@ -18,7 +18,10 @@ pub(crate) struct Home {
 
 impl Home {
     pub(super) fn new(folder: &Path, name: &ContainerName) -> Self {
-        Self { name: name.clone(), path: folder.join(name.as_str()) }
+        Self {
+            name: name.clone(),
+            path: folder.join(name.as_str()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -56,8 +56,9 @@ pub(super) fn bring(
         return from_base(base, scratch).map(|()| Imported::default());
     }
     let rootfs = scratch.join(ROOTFS);
-    subvolume::create(&rootfs)
-        .or_fault("E-CONTAINER-CREATE", || "cannot make a subvolume".to_owned())?;
+    subvolume::create(&rootfs).or_fault("E-CONTAINER-CREATE", || {
+        "cannot make a subvolume".to_owned()
+    })?;
     match source {
         ContainerSource::Base | ContainerSource::Rootfs => {
             unpack::archive(incoming.file(0), &rootfs, &unpack::Take::All)?;
@@ -76,7 +77,9 @@ pub(super) async fn feed(
 ) {
     loop {
         let chunk = match parts.message().await {
-            Ok(Some(CreateContainer { part: Some(Part::File(chunk)) })) => Ok(chunk),
+            Ok(Some(CreateContainer {
+                part: Some(Part::File(chunk)),
+            })) => Ok(chunk),
             Ok(Some(_)) => {
                 let message = "a part of a new container is not a piece of a file";
                 Err(Fault::new(Kind::Invalid, "E-INVALID", message))

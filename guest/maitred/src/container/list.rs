@@ -36,7 +36,8 @@ impl Containers {
     /// Describes all of them.
     pub(super) fn list(&self) -> Vec<Container> {
         let all = self.all().into_iter();
-        all.map(|(name, config)| describe(&self.home(&name), config.ok())).collect()
+        all.map(|(name, config)| describe(&self.home(&name), config.ok()))
+            .collect()
     }
 
     /// Describes one.
@@ -72,8 +73,10 @@ fn describe(home: &Home, config: Option<Config>) -> Container {
         container.disk_bytes = space(home, &config);
         container.created_s = config.created_s;
         if live.is_some() {
-            let addresses =
-                [network::container_v4(config.number), network::container_v6(config.number)];
+            let addresses = [
+                network::container_v4(config.number),
+                network::container_v6(config.number),
+            ];
             container.addresses = addresses.iter().map(|a| a.address.to_string()).collect();
         }
         container.user = config.user.map(|user| user.name).unwrap_or_default();
@@ -90,7 +93,9 @@ fn space(home: &Home, config: &Config) -> u64 {
         }
     }
     let systems = fs::read_dir(ACCOUNTS).into_iter().flatten().flatten();
-    let accounts = systems.map(|entry| entry.path().join("qgroups")).find(|path| path.is_dir());
+    let accounts = systems
+        .map(|entry| entry.path().join("qgroups"))
+        .find(|path| path.is_dir());
     accounts.map_or(0, |accounts| {
         let of = |n: &u64| number(&accounts.join(format!("0_{n}/exclusive")));
         numbers.iter().map(of).sum()
@@ -98,20 +103,34 @@ fn space(home: &Home, config: &Config) -> u64 {
 }
 
 fn number(path: &Path) -> u64 {
-    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Returns the name that the image gives itself, without anything that a terminal would act on.
 fn distribution(home: &Home) -> Option<String> {
     let rootfs = Rootfs::open(&home.rootfs()).ok()?;
-    let text = rootfs.read("etc/os-release").or_else(|_| rootfs.read("usr/lib/os-release")).ok()?;
+    let text = rootfs
+        .read("etc/os-release")
+        .or_else(|_| rootfs.read("usr/lib/os-release"))
+        .ok()?;
     pretty_name(&String::from_utf8_lossy(&text))
 }
 
 fn pretty_name(text: &str) -> Option<String> {
-    let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
     let value = value.trim().trim_matches(['"', '\'']);
-    Some(value.chars().filter(|c| !c.is_control()).take(DISTRIBUTION_MAX).collect())
+    Some(
+        value
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(DISTRIBUTION_MAX)
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -121,7 +140,10 @@ mod tests {
     #[test]
     fn a_distributions_name_is_cleaned() {
         let text = "ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\n";
-        assert_eq!(pretty_name(text).as_deref(), Some("Debian GNU/Linux 13 (trixie)"));
+        assert_eq!(
+            pretty_name(text).as_deref(),
+            Some("Debian GNU/Linux 13 (trixie)")
+        );
         let hostile = format!("PRETTY_NAME='\u{1b}[31m{}'", "x".repeat(500));
         let cleaned = pretty_name(&hostile).unwrap();
         assert!(cleaned.starts_with("[31mxxx") && cleaned.len() == DISTRIBUTION_MAX);

@@ -39,7 +39,9 @@ impl Live {
         let monitor_pid = pid(&fs::read_to_string(home.pid_file()).ok()?)?;
         let monitor = pidfd_open(monitor_pid, PidfdFlags::empty()).ok()?;
         // The number may have been used again since LXC wrote it.
-        cgroup_of(monitor_pid)?.strip_prefix('/')?.strip_prefix(MONITOR)?;
+        cgroup_of(monitor_pid)?
+            .strip_prefix('/')?
+            .strip_prefix(MONITOR)?;
         let number = monitor_pid.as_raw_pid();
         let children = fs::read_to_string(format!("/proc/{number}/task/{number}/children")).ok()?;
         children.split_ascii_whitespace().find_map(|child| {
@@ -47,7 +49,12 @@ impl Live {
             let init = pidfd_open(init_pid, PidfdFlags::empty()).ok()?;
             let cgroup = payload(&cgroup_of(init_pid)?)?;
             let monitor = monitor.try_clone().ok()?;
-            Some(Self { monitor, init, init_pid, cgroup })
+            Some(Self {
+                monitor,
+                init,
+                init_pid,
+                cgroup,
+            })
         })
     }
 
@@ -99,13 +106,17 @@ fn pid(text: &str) -> Option<Pid> {
 /// Returns the process's place in the unified hierarchy.
 fn cgroup_of(pid: Pid) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_pid())).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
 }
 
 /// Cuts a place inside a container down to the container itself.
 fn payload(place: &str) -> Option<PathBuf> {
     let first = place.strip_prefix('/')?.split('/').next()?;
-    first.starts_with(PAYLOAD).then(|| Path::new(CGROUPS).join(first))
+    first
+        .starts_with(PAYLOAD)
+        .then(|| Path::new(CGROUPS).join(first))
 }
 
 #[cfg(test)]

@@ -56,24 +56,44 @@ impl Manifest {
             return Err(refused().cause(format!("it is not a {FORMAT}")));
         }
         if head.version > VERSION {
-            let cause = format!("its version is {}, this testudo reads {VERSION}", head.version);
-            return Err(refused().cause(cause).hint("use the testudo that made it, or a later one"));
+            let cause = format!(
+                "its version is {}, this testudo reads {VERSION}",
+                head.version
+            );
+            return Err(refused()
+                .cause(cause)
+                .hint("use the testudo that made it, or a later one"));
         }
         serde_json::from_str(text).map_err(|e| refused().because(&e))
     }
 
     /// Returns what the new container takes over.
     pub(super) fn imported(self) -> Imported {
-        let Self { name, user, environment, .. } = self;
-        Imported { environment, user, name: Some(name) }
+        let Self {
+            name,
+            user,
+            environment,
+            ..
+        } = self;
+        Imported {
+            environment,
+            user,
+            name: Some(name),
+        }
     }
 }
 
 /// Returns the line of a file whose content went through `hash`, as sha256sum(1) writes it.
 pub(super) fn sum_line(hash: Sha256, path: &Path) -> Vec<u8> {
-    let sum: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum: String = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let name = path.as_os_str().as_bytes();
-    let is_odd = name.iter().any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
+    let is_odd = name
+        .iter()
+        .any(|byte| matches!(byte, b'\\' | b'\n' | b'\r'));
     let mut line = Vec::with_capacity(name.len() + 70);
     if is_odd {
         line.push(b'\\');
@@ -114,15 +134,18 @@ mod tests {
         let foreign = text.replace(FORMAT, "other");
         let renamed = text.replace("penguin", "../../etc");
         for bad in ["", "{}", &later, &foreign, &renamed] {
-            assert_eq!(Manifest::parse(bad).unwrap_err().parts().code, "E-IMPORT", "{bad}");
+            assert_eq!(
+                Manifest::parse(bad).unwrap_err().parts().code,
+                "E-IMPORT",
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn sums_are_written_as_sha256sum_does() {
-        let line = |name: &str| {
-            String::from_utf8(sum_line(Sha256::new(), Path::new(name))).unwrap()
-        };
+        let line =
+            |name: &str| String::from_utf8(sum_line(Sha256::new(), Path::new(name))).unwrap();
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(line("rootfs/a b"), format!("{empty}  rootfs/a b\n"));
         assert_eq!(line("rootfs/a\nb"), format!("\\{empty}  rootfs/a\\nb\n"));

@@ -17,12 +17,24 @@ impl Reporter {
     /// Says that a stage begins.
     pub(super) async fn stage(&self, name: &'static str) -> Running {
         self.send(name, None).await;
-        Running { report: self.clone(), name, begun: Instant::now() }
+        Running {
+            report: self.clone(),
+            name,
+            begun: Instant::now(),
+        }
     }
 
     async fn send(&self, name: &str, elapsed_us: Option<u64>) {
-        let stage = Stage { name: name.to_owned(), elapsed_us };
-        let _ = self.0.send(Ok(Progress { event: Some(Event::Stage(stage)) })).await;
+        let stage = Stage {
+            name: name.to_owned(),
+            elapsed_us,
+        };
+        let _ = self
+            .0
+            .send(Ok(Progress {
+                event: Some(Event::Stage(stage)),
+            }))
+            .await;
     }
 }
 
@@ -37,6 +49,8 @@ pub(super) struct Running {
 impl Running {
     /// Says that it has ended well.
     pub(super) async fn done(self) {
-        self.report.send(self.name, Some(microseconds(self.begun.elapsed()))).await;
+        self.report
+            .send(self.name, Some(microseconds(self.begun.elapsed())))
+            .await;
     }
 }

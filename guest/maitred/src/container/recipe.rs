@@ -44,7 +44,9 @@ pub(super) enum Init {
 impl Init {
     /// Looks what `/sbin/init` is.
     pub(super) fn of(rootfs: &Rootfs) -> Self {
-        let Some(target) = rootfs.resolved_name("sbin/init") else { return Self::Ours };
+        let Some(target) = rootfs.resolved_name("sbin/init") else {
+            return Self::Ours;
+        };
         match target.as_str() {
             name if name.starts_with("systemd") => Self::Systemd,
             name if name.starts_with("busybox") => Self::BusyBox,
@@ -71,11 +73,17 @@ pub(super) fn write(home: &Home, config: &Config, init: Init) -> String {
         writeln!(text, "{key} = {value}").expect("writing to a string cannot fail");
     };
     line("lxc.uts.name", &home.name);
-    line("lxc.rootfs.path", &format_args!("dir:{}", home.rootfs().display()));
+    line(
+        "lxc.rootfs.path",
+        &format_args!("dir:{}", home.rootfs().display()),
+    );
     line("lxc.rootfs.mount", &ASSEMBLY);
-    line("lxc.rootfs.options", &"idmap=container");
+    line("lxc.rootfs.options", &"idmap=container,nodev");
     for kind in ["u", "g"] {
-        line("lxc.idmap", &format_args!("{kind} 0 {} {IDS}", config.first_id()));
+        line(
+            "lxc.idmap",
+            &format_args!("{kind} 0 {} {IDS}", config.first_id()),
+        );
     }
     line("lxc.signal.halt", &init.halt());
     line("lxc.autodev", &1);
@@ -91,6 +99,11 @@ pub(super) fn write(home: &Home, config: &Config, init: Init) -> String {
     for device in DEVICES {
         line("lxc.cgroup2.devices.allow", &device);
     }
+    // Whoever may open a socket may ping; without this, only what has a capability for it.
+    line(
+        "lxc.sysctl.net.ipv4.ping_group_range",
+        &format_args!("0 {}", IDS - 1),
+    );
     for entry in mounts(config, init) {
         line("lxc.mount.entry", &entry);
     }
@@ -124,7 +137,9 @@ fn mounts(config: &Config, init: Init) -> Vec<String> {
     if init == Init::Ours {
         let ourselves = std::fs::read_link(crate::SELF).unwrap_or_else(|_| "/sbin/init".into());
         let ourselves = ourselves.display();
-        entries.push(format!("{ourselves} {OUR_INIT} none bind,ro,create=file 0 0"));
+        entries.push(format!(
+            "{ourselves} {OUR_INIT} none bind,ro,create=file 0 0"
+        ));
     }
     entries
 }
@@ -137,9 +152,15 @@ fn card(config: &Config) -> Vec<(&'static str, String)> {
         ("name", "eth0".to_owned()),
         ("flags", "up".to_owned()),
         ("hwaddr", format!("52:54:00:c0:de:{:02x}", config.number)),
-        ("ipv4.address", network::container_v4(config.number).to_string()),
+        (
+            "ipv4.address",
+            network::container_v4(config.number).to_string(),
+        ),
         ("ipv4.gateway", network::BRIDGE_V4.address.to_string()),
-        ("ipv6.address", network::container_v6(config.number).to_string()),
+        (
+            "ipv6.address",
+            network::container_v6(config.number).to_string(),
+        ),
         ("ipv6.gateway", network::BRIDGE_V6.address.to_string()),
     ];
     if let Some(mtu) = network::mtu() {
@@ -162,7 +183,11 @@ mod tests {
     fn recipe(init: Init) -> String {
         let name = "penguin".parse().unwrap();
         let home = Home::new(Path::new("/data/containers"), &name);
-        let user = User { name: "ada".to_owned(), uid: 1000, gid: 1001 };
+        let user = User {
+            name: "ada".to_owned(),
+            uid: 1000,
+            gid: 1001,
+        };
         write(&home, &Config::new(11, Some(user)), init)
     }
 
@@ -172,13 +197,16 @@ mod tests {
         for line in [
             "lxc.uts.name = penguin",
             "lxc.rootfs.path = dir:/data/containers/penguin/rootfs",
-            "lxc.idmap = u 0 11000000 1000000",
-            "lxc.idmap = g 0 11000000 1000000",
+            "lxc.idmap = u 0 511000000 1000000",
+            "lxc.idmap = g 0 511000000 1000000",
             "lxc.signal.halt = 37",
             "lxc.net.0.ipv4.address = 100.115.93.11/24",
             "lxc.net.0.ipv6.gateway = fd74:6573:7475:646f::1",
         ] {
-            assert!(text.lines().any(|l| l == line), "{line:?} is missing in\n{text}");
+            assert!(
+                text.lines().any(|l| l == line),
+                "{line:?} is missing in\n{text}"
+            );
         }
         assert!(text.contains("run/user/1000 tmpfs rw,nosuid,nodev,mode=700,uid=1000,gid=1001"));
         assert!(!text.contains("lxc.init.cmd"));
@@ -193,7 +221,10 @@ mod tests {
 
     #[test]
     fn no_disk_of_the_vm_is_readable() {
-        for line in recipe(Init::Other).lines().filter(|l| l.contains("devices.allow = b")) {
+        for line in recipe(Init::Other)
+            .lines()
+            .filter(|l| l.contains("devices.allow = b"))
+        {
             assert_eq!(line, "lxc.cgroup2.devices.allow = b *:* m");
         }
     }

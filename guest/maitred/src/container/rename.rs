@@ -7,7 +7,11 @@ use super::{Containers, Live, furnish, running};
 use crate::fault::OrFault;
 
 impl Containers {
-    pub(super) async fn rename(&self, name: &ContainerName, new: &ContainerName) -> Result<(), Fault> {
+    pub(super) async fn rename(
+        &self,
+        name: &ContainerName,
+        new: &ContainerName,
+    ) -> Result<(), Fault> {
         let (_turns, from, to) = self.pair(name, new).await?;
         if Live::find(&from).is_some() {
             return Err(running(name));

@@ -31,7 +31,11 @@ pub(crate) struct Owner {
 impl Owner {
     /// Root's, with `mode`.
     pub(crate) const fn root(mode: u32) -> Self {
-        Self { uid: 0, gid: 0, mode }
+        Self {
+            uid: 0,
+            gid: 0,
+            mode,
+        }
     }
 }
 
@@ -49,7 +53,13 @@ impl Rootfs {
     pub(crate) fn open_at(&self, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..TRIES {
-            match openat2(&self.0, path.as_ref(), flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            match openat2(
+                &self.0,
+                path.as_ref(),
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                resolve,
+            ) {
                 Err(Errno::AGAIN) => {}
                 other => return other.map_err(Into::into),
             }
@@ -61,10 +71,15 @@ impl Rootfs {
     pub(crate) fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let file = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
         }
         let mut bytes = Vec::new();
-        File::from(file).take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+        File::from(file)
+            .take(FILE_MAX + 1)
+            .read_to_end(&mut bytes)?;
         if bytes.len() as u64 > FILE_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -91,10 +106,15 @@ impl Rootfs {
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8], owner: Owner) -> io::Result<()> {
         let (directory, name) = self.parent(path)?;
         let new = temporary(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || -> io::Result<()> {
             let file = rustix::fs::openat(&directory, &new, flags, Mode::RUSR | Mode::WUSR)?;
-            fchown(&file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            fchown(
+                &file,
+                Some(Uid::from_raw(owner.uid)),
+                Some(Gid::from_raw(owner.gid)),
+            )?;
             fchmod(&file, Mode::from_raw_mode(owner.mode))?;
             File::from(file).write_all(bytes)?;
             renameat(&directory, &new, &directory, name).map_err(Into::into)
@@ -115,14 +135,22 @@ impl Rootfs {
         let (bytes, owner) = match self.open_at(path, OFlags::PATH) {
             Ok(file) => {
                 let stat = fstat(&file)?;
-                let owner = Owner { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 };
+                let owner = Owner {
+                    uid: stat.st_uid,
+                    gid: stat.st_gid,
+                    mode: stat.st_mode & 0o7777,
+                };
                 (self.read(path)?, owner)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), missing),
             Err(error) => return Err(error),
         };
         let changed = change(bytes.clone());
-        if changed == bytes { Ok(()) } else { self.replace(path, &changed, owner) }
+        if changed == bytes {
+            Ok(())
+        } else {
+            self.replace(path, &changed, owner)
+        }
     }
 
     /// Puts a link to `target` at `path` in one step, in place of whatever was there.
@@ -188,7 +216,11 @@ fn make(above: BorrowedFd<'_>, name: &OsStr, owner: Owner) -> io::Result<()> {
 }
 
 fn or_root(path: &Path) -> &Path {
-    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
 }
 
 fn temporary(name: &OsStr) -> std::ffi::OsString {
@@ -217,8 +249,17 @@ mod tests {
         let inside = outside.path().join("rootfs");
         std::fs::create_dir_all(inside.join("etc")).unwrap();
         let meta = std::fs::metadata(&inside).unwrap();
-        let owner = Owner { uid: meta.uid(), gid: meta.gid(), mode: 0o640 };
-        Fixture { rootfs: Rootfs::open(&inside).unwrap(), outside, inside, owner }
+        let owner = Owner {
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mode: 0o640,
+        };
+        Fixture {
+            rootfs: Rootfs::open(&inside).unwrap(),
+            outside,
+            inside,
+            owner,
+        }
     }
 
     #[test]
@@ -239,8 +280,13 @@ mod tests {
     fn a_link_is_replaced_and_not_written_through() {
         let f = fixture();
         symlink("../../secret", f.inside.join("etc/resolv.conf")).unwrap();
-        f.rootfs.replace(Path::new("etc/resolv.conf"), b"new", f.owner).unwrap();
-        assert_eq!(std::fs::read(f.outside.path().join("secret")).unwrap(), b"secret");
+        f.rootfs
+            .replace(Path::new("etc/resolv.conf"), b"new", f.owner)
+            .unwrap();
+        assert_eq!(
+            std::fs::read(f.outside.path().join("secret")).unwrap(),
+            b"secret"
+        );
         assert_eq!(f.rootfs.read("etc/resolv.conf").unwrap(), b"new");
         let meta = std::fs::symlink_metadata(f.inside.join("etc/resolv.conf")).unwrap();
         assert_eq!((meta.is_file(), meta.mode() & 0o777), (true, 0o640));
@@ -261,9 +307,17 @@ mod tests {
         let f = fixture();
         let path = Path::new("etc/group");
         f.rootfs.replace(path, b"a\n", f.owner).unwrap();
-        f.rootfs.edit(path, Owner::root(0o600), |b| [b, b"b\n".to_vec()].concat()).unwrap();
+        f.rootfs
+            .edit(path, Owner::root(0o600), |b| [b, b"b\n".to_vec()].concat())
+            .unwrap();
         assert_eq!(f.rootfs.read(path).unwrap(), b"a\nb\n");
-        assert_eq!(std::fs::metadata(f.inside.join("etc/group")).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(
+            std::fs::metadata(f.inside.join("etc/group"))
+                .unwrap()
+                .mode()
+                & 0o777,
+            0o640
+        );
     }
 
     #[test]
@@ -272,7 +326,10 @@ mod tests {
         assert!(f.rootfs.read("etc").is_err());
         let large = File::create(f.inside.join("large")).unwrap();
         large.set_len(FILE_MAX + 1).unwrap();
-        assert_eq!(f.rootfs.read("large").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(
+            f.rootfs.read("large").unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
     }
 
     #[test]
@@ -281,7 +338,10 @@ mod tests {
         std::fs::create_dir_all(f.inside.join("lib/systemd")).unwrap();
         std::fs::write(f.inside.join("lib/systemd/systemd"), "").unwrap();
         symlink("../lib/systemd/systemd", f.inside.join("etc/init")).unwrap();
-        assert_eq!(f.rootfs.resolved_name("etc/init").as_deref(), Some("systemd"));
+        assert_eq!(
+            f.rootfs.resolved_name("etc/init").as_deref(),
+            Some("systemd")
+        );
         assert_eq!(f.rootfs.resolved_name("sbin/init"), None);
     }
 }

@@ -85,7 +85,10 @@ mod tests {
         let lost = Scratch::new(folder.path(), "new").unwrap();
         std::fs::create_dir(lost.path().join("inner")).unwrap();
         drop(lost);
-        let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+        let names: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .collect();
         assert_eq!(names.len(), 1);
         assert!(folder.path().join("real/file").exists());
     }
@@ -96,7 +99,10 @@ mod tests {
         std::fs::create_dir_all(folder.path().join(".new-1-0/rootfs")).unwrap();
         std::fs::create_dir(folder.path().join("penguin")).unwrap();
         sweep(folder.path()).unwrap();
-        let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+        let names: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .flatten()
+            .collect();
         assert_eq!(names.len(), 1);
         assert_eq!(names[0].file_name(), "penguin");
     }

@@ -19,7 +19,9 @@ const ENTRIES_MAX: u32 = 4096;
 const BYTES_MAX: u64 = 64 << 20;
 const DEPTH_MAX: u32 = 32;
 
-const OPEN: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const OPEN: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
 
 /// What may still be copied.
 struct Budget {
@@ -37,7 +39,10 @@ pub(super) fn copy(rootfs: &Rootfs, home: &Path, owner: Owner) -> io::Result<()>
     let Ok(from) = rootfs.open_at("etc/skel", OFlags::RDONLY | OFlags::DIRECTORY) else {
         return Ok(());
     };
-    let mut budget = Budget { entries: ENTRIES_MAX, bytes: BYTES_MAX };
+    let mut budget = Budget {
+        entries: ENTRIES_MAX,
+        bytes: BYTES_MAX,
+    };
     tree(&from, &to, owner, (&mut budget, DEPTH_MAX))
 }
 
@@ -58,11 +63,19 @@ fn tree(
         }
         budget.entries -= 1;
         let stat = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let owner = Owner { mode: stat.st_mode & 0o777, ..owner };
+        let owner = Owner {
+            mode: stat.st_mode & 0o777,
+            ..owner
+        };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if depth > 0 => {
                 let inner = openat(from, name, OPEN | OFlags::DIRECTORY, Mode::empty())?;
-                tree(&inner, &directory(to.as_fd(), name, owner)?, owner, (budget, depth - 1))?;
+                tree(
+                    &inner,
+                    &directory(to.as_fd(), name, owner)?,
+                    owner,
+                    (budget, depth - 1),
+                )?;
             }
             FileType::RegularFile => file(from, to, name, (owner, budget))?,
             FileType::Symlink => {
@@ -99,6 +112,10 @@ fn directory(above: BorrowedFd<'_>, name: &OsStr, owner: Owner) -> io::Result<Ow
 }
 
 fn own(file: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
-    fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+    fchown(
+        file,
+        Some(Uid::from_raw(owner.uid)),
+        Some(Gid::from_raw(owner.gid)),
+    )?;
     fchmod(file, Mode::from_raw_mode(owner.mode)).map_err(Into::into)
 }

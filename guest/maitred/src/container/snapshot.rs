@@ -93,8 +93,9 @@ impl Containers {
         if !path.exists() {
             return Err(absent(name, snapshot));
         }
-        let gone = Scratch::discard(&self.folder, &path)
-            .or_fault("E-SNAPSHOT", || format!("cannot delete snapshot {snapshot} of {name}"))?;
+        let gone = Scratch::discard(&self.folder, &path).or_fault("E-SNAPSHOT", || {
+            format!("cannot delete snapshot {snapshot} of {name}")
+        })?;
         blocking(move || {
             drop(gone);
             Ok(())
@@ -117,7 +118,10 @@ impl Containers {
                 // Its root directory changes last when it is made: nothing can write to it after.
                 let created = entry.metadata().ok()?.ctime();
                 let created_s = u64::try_from(created).unwrap_or_default();
-                Some(Snapshot { name: name.into(), created_s })
+                Some(Snapshot {
+                    name: name.into(),
+                    created_s,
+                })
             })
             .collect();
         all.sort_by(|a, b| (a.created_s, &a.name).cmp(&(b.created_s, &b.name)));

@@ -39,7 +39,12 @@ impl Containers {
     /// Starts the containers that are marked for it, once in each boot of the VM.
     pub(crate) fn start_marked(&self, agent: &std::sync::Arc<Agent>) {
         const DONE: &str = "/run/testudo/containers-started";
-        if std::fs::OpenOptions::new().write(true).create_new(true).open(DONE).is_err() {
+        if std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(DONE)
+            .is_err()
+        {
             return;
         }
         for (name, config) in self.all() {
@@ -59,7 +64,13 @@ impl Containers {
 async fn launch(home: &Home) -> Result<(), Fault> {
     let message = || format!("cannot start container {}", home.name);
     let start = program("lxc-start")
-        .args(["--name", home.name.as_str(), "--daemon", "--logpriority", "WARN"])
+        .args([
+            "--name",
+            home.name.as_str(),
+            "--daemon",
+            "--logpriority",
+            "WARN",
+        ])
         .arg("--rcfile")
         .arg(home.recipe())
         .arg("--pidfile")
@@ -78,7 +89,10 @@ async fn launch(home: &Home) -> Result<(), Fault> {
         Ok(Ok(status)) if status.success() => return Ok(()),
         Ok(Ok(status)) => format!("lxc-start ended with {status}"),
         Ok(Err(error)) => format!("lxc-start: {error}"),
-        Err(_) => format!("lxc-start did not come back in {} s", START_TIMEOUT.as_secs()),
+        Err(_) => format!(
+            "lxc-start did not come back in {} s",
+            START_TIMEOUT.as_secs()
+        ),
     };
     let lines = log::tail(&home.log(), LOG_LINES);
     Err(Fault::new(Kind::Internal, "E-CONTAINER-START", message())

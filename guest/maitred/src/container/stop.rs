@@ -41,16 +41,28 @@ pub(super) async fn end(home: &Home, live: &Live, timeout: Duration) -> Result<(
     let message = || format!("cannot stop container {}", home.name);
     if !timeout.is_zero() {
         let init = Rootfs::open(&home.rootfs()).map_or(Init::Other, |rootfs| Init::of(&rootfs));
-        live.signal(init.halt()).or_fault("E-CONTAINER-STOP", message)?;
-        if live.ended(timeout).await.or_fault("E-CONTAINER-STOP", message)? {
+        live.signal(init.halt())
+            .or_fault("E-CONTAINER-STOP", message)?;
+        if live
+            .ended(timeout)
+            .await
+            .or_fault("E-CONTAINER-STOP", message)?
+        {
             return Ok(());
         }
         tracing::warn!(container = %home.name, "did not stop in {timeout:?}, killing it");
     }
     live.kill().or_fault("E-CONTAINER-STOP", message)?;
-    if live.ended(KILL_TIMEOUT).await.or_fault("E-CONTAINER-STOP", message)? {
+    if live
+        .ended(KILL_TIMEOUT)
+        .await
+        .or_fault("E-CONTAINER-STOP", message)?
+    {
         return Ok(());
     }
-    let cause = format!("it is still there {} s after it was killed", KILL_TIMEOUT.as_secs());
+    let cause = format!(
+        "it is still there {} s after it was killed",
+        KILL_TIMEOUT.as_secs()
+    );
     Err(Fault::new(Kind::Internal, "E-CONTAINER-STOP", message()).cause(cause))
 }

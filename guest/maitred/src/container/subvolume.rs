@@ -27,7 +27,11 @@ pub(super) fn snapshot(from: &Path, to: &Path, read_only: bool) -> io::Result<()
     let source = directory(from)?;
     let (parent, name) = split(to)?;
     copy(&source.into(), &parent.into(), name.as_ref(), DEPTH_MAX)?;
-    if read_only { sys::btrfs::set_read_only(directory(to)?, true) } else { Ok(()) }
+    if read_only {
+        sys::btrfs::set_read_only(directory(to)?, true)
+    } else {
+        Ok(())
+    }
 }
 
 fn copy(source: &OwnedFd, parent: &OwnedFd, name: &Path, depth: u32) -> io::Result<()> {
@@ -38,10 +42,19 @@ fn copy(source: &OwnedFd, parent: &OwnedFd, name: &Path, depth: u32) -> io::Resu
     let made = beneath(parent, name)?;
     for nested in sys::btrfs::nested(source)? {
         // The container may run and move things meanwhile; what is not where it was is left out.
-        let Ok(inner) = beneath(source, &nested.path) else { continue };
-        let above = nested.path.parent().filter(|path| !path.as_os_str().is_empty());
-        let Ok(above) = beneath(&made, above.unwrap_or(Path::new("."))) else { continue };
-        let Some(name) = nested.path.file_name() else { continue };
+        let Ok(inner) = beneath(source, &nested.path) else {
+            continue;
+        };
+        let above = nested
+            .path
+            .parent()
+            .filter(|path| !path.as_os_str().is_empty());
+        let Ok(above) = beneath(&made, above.unwrap_or(Path::new("."))) else {
+            continue;
+        };
+        let Some(name) = nested.path.file_name() else {
+            continue;
+        };
         // The copy has an empty directory in the nested one's place.
         if unlinkat(&above, name, AtFlags::REMOVEDIR).is_ok() {
             copy(&inner, &above, name.as_ref(), depth - 1)?;
@@ -62,7 +75,10 @@ fn remove(parent: &OwnedFd, name: &Path, depth: u32) -> io::Result<()> {
     if depth > 0 && !nested.is_empty() {
         sys::btrfs::set_read_only(&doomed, false)?;
         for nested in nested {
-            let above = nested.path.parent().filter(|path| !path.as_os_str().is_empty());
+            let above = nested
+                .path
+                .parent()
+                .filter(|path| !path.as_os_str().is_empty());
             let above = beneath(&doomed, above.unwrap_or(Path::new(".")))?;
             if let Some(name) = nested.path.file_name() {
                 remove(&above, name.as_ref(), depth - 1)?;
@@ -92,7 +108,11 @@ pub(super) fn remove_all(path: &Path) -> io::Result<()> {
 pub(super) fn numbers(path: &Path) -> io::Result<Vec<u64>> {
     let root = directory(path)?;
     let mut all = vec![sys::btrfs::subvolume_id(&root)?];
-    all.extend(sys::btrfs::nested(&root)?.into_iter().map(|nested| nested.id));
+    all.extend(
+        sys::btrfs::nested(&root)?
+            .into_iter()
+            .map(|nested| nested.id),
+    );
     Ok(all)
 }
 

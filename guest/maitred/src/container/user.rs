@@ -59,15 +59,32 @@ fn account(rootfs: &Rootfs, wanted: &proto::User) -> io::Result<User> {
     };
     let passwd = text("etc/passwd")?;
     if let Some(there) = accounts(&passwd).find(|account| account.name == wanted.name) {
-        return Ok(User { name: there.name, uid: there.uid, gid: there.gid });
+        return Ok(User {
+            name: there.name,
+            uid: there.uid,
+            gid: there.gid,
+        });
     }
     let group = text("etc/group")?;
-    let uid = free(wanted.uid, |uid| accounts(&passwd).any(|account| account.uid == uid));
-    let numbers: Vec<u32> = group.lines().filter_map(|l| l.split(':').nth(2)?.parse().ok()).collect();
+    let uid = free(wanted.uid, |uid| {
+        accounts(&passwd).any(|account| account.uid == uid)
+    });
+    let numbers: Vec<u32> = group
+        .lines()
+        .filter_map(|l| l.split(':').nth(2)?.parse().ok())
+        .collect();
     let gid = free(uid, |gid| numbers.contains(&gid));
-    let user = User { name: wanted.name.clone(), uid, gid };
+    let user = User {
+        name: wanted.name.clone(),
+        uid,
+        gid,
+    };
     write(rootfs, &user)?;
-    let home = Owner { uid, gid, mode: 0o700 };
+    let home = Owner {
+        uid,
+        gid,
+        mode: 0o700,
+    };
     skeleton::copy(rootfs, Path::new(&format!("home/{}", user.name)), home)?;
     Ok(user)
 }
@@ -79,13 +96,25 @@ fn free(wanted: u32, taken: impl Fn(u32) -> bool) -> u32 {
 
 fn write(rootfs: &Rootfs, user: &User) -> io::Result<()> {
     let User { name, uid, gid } = user;
-    let shell = if rootfs.exists("bin/bash") { "/bin/bash" } else { "/bin/sh" };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let shell = if rootfs.exists("bin/bash") {
+        "/bin/bash"
+    } else {
+        "/bin/sh"
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let day = now.as_secs() / 86_400;
     let add = |path: &str, mode: u32, line: String| {
-        rootfs.edit(Path::new(path), Owner::root(mode), |bytes| with_line(bytes, &line))
+        rootfs.edit(Path::new(path), Owner::root(mode), |bytes| {
+            with_line(bytes, &line)
+        })
     };
-    add("etc/passwd", 0o644, format!("{name}:x:{uid}:{gid}::/home/{name}:{shell}"))?;
+    add(
+        "etc/passwd",
+        0o644,
+        format!("{name}:x:{uid}:{gid}::/home/{name}:{shell}"),
+    )?;
     add("etc/group", 0o644, format!("{name}:x:{gid}:"))?;
     // No password: nobody logs in by one, and sudo asks for none.
     add("etc/shadow", 0o640, format!("{name}:*:{day}:0:99999:7:::"))?;
@@ -101,7 +130,9 @@ fn rights(rootfs: &Rootfs, user: &User) -> io::Result<()> {
     if user.uid != 0 {
         for path in ["etc/group", "etc/gshadow"] {
             if rootfs.exists(path) {
-                rootfs.edit(Path::new(path), Owner::root(0o644), |bytes| joined(&bytes, name))?;
+                rootfs.edit(Path::new(path), Owner::root(0o644), |bytes| {
+                    joined(&bytes, name)
+                })?;
             }
         }
         let (first, count) = SUBORDINATE;
@@ -115,7 +146,11 @@ fn rights(rootfs: &Rootfs, user: &User) -> io::Result<()> {
             })?;
         }
         let rule = format!("{name} ALL=(ALL:ALL) NOPASSWD: ALL\n");
-        rootfs.replace(Path::new("etc/sudoers.d/testudo"), rule.as_bytes(), Owner::root(0o440))?;
+        rootfs.replace(
+            Path::new("etc/sudoers.d/testudo"),
+            rule.as_bytes(),
+            Owner::root(0o440),
+        )?;
     }
     if rootfs.exists("var/lib/systemd") {
         let linger = Path::new("var/lib/systemd/linger").join(name);
@@ -135,7 +170,8 @@ fn with_line(mut bytes: Vec<u8>, line: &str) -> Vec<u8> {
 
 fn has_entry(bytes: &[u8], name: &str) -> bool {
     let text = String::from_utf8_lossy(bytes);
-    text.lines().any(|line| line.split(':').next() == Some(name))
+    text.lines()
+        .any(|line| line.split(':').next() == Some(name))
 }
 
 /// Adds `name` to the members of our groups; every other line stays as it is.
@@ -143,7 +179,9 @@ fn joined(bytes: &[u8], name: &str) -> Vec<u8> {
     let mut changed = Vec::with_capacity(bytes.len() + 16 * GROUPS.len());
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let text = String::from_utf8_lossy(line);
-        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+        let (text, end) = text
+            .strip_suffix('\n')
+            .map_or((&*text, ""), |text| (text, "\n"));
         let fields: Vec<&str> = text.split(':').collect();
         match fields[..] {
             [group, _, _, members]

@@ -13,25 +13,35 @@ pub(crate) struct Interface {
 
 /// The bridge's address, gateway and resolver of containers: from the range that ChromeOS uses for the same
 /// (100.115.92.0/23, inside RFC 6598's, so that no home or company network clashes).
-pub(crate) const BRIDGE_V4: Interface =
-    Interface { address: IpAddr::V4(Ipv4Addr::new(100, 115, 93, 1)), prefix: 24 };
+pub(crate) const BRIDGE_V4: Interface = Interface {
+    address: IpAddr::V4(Ipv4Addr::new(100, 115, 93, 1)),
+    prefix: 24,
+};
 
 /// The same for IPv6, unique local (RFC 4193). Nobody routes it outside the VM, so it can be the same in each.
-pub(crate) const BRIDGE_V6: Interface =
-    Interface { address: IpAddr::V6(PREFIX_V6), prefix: 64 };
+pub(crate) const BRIDGE_V6: Interface = Interface {
+    address: IpAddr::V6(PREFIX_V6),
+    prefix: 64,
+};
 
 const PREFIX_V6: Ipv6Addr = Ipv6Addr::new(0xfd74, 0x6573, 0x7475, 0x646f, 0, 0, 0, 1);
 
 /// Returns the address of the container with `number`.
 pub(crate) const fn container_v4(number: u8) -> Interface {
-    Interface { address: IpAddr::V4(Ipv4Addr::new(100, 115, 93, number)), prefix: 24 }
+    Interface {
+        address: IpAddr::V4(Ipv4Addr::new(100, 115, 93, number)),
+        prefix: 24,
+    }
 }
 
 /// Returns the IPv6 address of the container with `number`.
 pub(crate) const fn container_v6(number: u8) -> Interface {
     let [a, b, c, d, ..] = PREFIX_V6.segments();
     let address = Ipv6Addr::new(a, b, c, d, 0, 0, 0, number as u16);
-    Interface { address: IpAddr::V6(address), prefix: 64 }
+    Interface {
+        address: IpAddr::V6(address),
+        prefix: 64,
+    }
 }
 
 impl std::fmt::Display for Interface {
@@ -60,7 +70,11 @@ pub(super) fn parse_gateway(text: &str) -> Result<Option<IpAddr>, Fault> {
 }
 
 fn refused(text: &str) -> Fault {
-    Fault::new(Kind::Invalid, "E-NETWORK-ADDRESS", format!("{text:?} is not a network address"))
+    Fault::new(
+        Kind::Invalid,
+        "E-NETWORK-ADDRESS",
+        format!("{text:?} is not a network address"),
+    )
 }
 
 #[cfg(test)]

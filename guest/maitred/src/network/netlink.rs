@@ -54,7 +54,10 @@ impl Netlink {
             // NETLINK_ROUTE is protocol 0.
             None,
         )?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// Switches interface `index` on, with another MTU if one is given.
@@ -81,8 +84,14 @@ impl Netlink {
     /// Adds an address; one that exists is kept.
     pub(super) fn add_address(&mut self, index: u32, interface: Interface) -> io::Result<()> {
         let mut message = Message::new(RTM_NEWADDR, REQUEST_ACK | CREATE | EXCLUSIVE);
-        let flags = if interface.address.is_ipv6() { IFA_F_NODAD } else { 0 };
-        message.bytes.extend([family(interface.address), interface.prefix, flags, 0]);
+        let flags = if interface.address.is_ipv6() {
+            IFA_F_NODAD
+        } else {
+            0
+        };
+        message
+            .bytes
+            .extend([family(interface.address), interface.prefix, flags, 0]);
         message.bytes.extend(index.to_ne_bytes());
         let address = octets(interface.address);
         message.attribute(IFA_LOCAL, &address);
@@ -94,7 +103,20 @@ impl Netlink {
     pub(super) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
         let mut message = Message::new(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE);
         let (family, table) = (family(gateway), RT_TABLE_MAIN);
-        message.bytes.extend([family, 0, 0, 0, table, RTPROT_STATIC, 0, RTN_UNICAST, 0, 0, 0, 0]);
+        message.bytes.extend([
+            family,
+            0,
+            0,
+            0,
+            table,
+            RTPROT_STATIC,
+            0,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ]);
         message.attribute(RTA_GATEWAY, &octets(gateway));
         message.attribute(RTA_OIF, &index.to_ne_bytes());
         self.ask(message)
@@ -103,7 +125,11 @@ impl Netlink {
     /// Sends `message` and waits for the kernel's yes or no.
     fn ask(&mut self, message: Message) -> io::Result<()> {
         self.sequence += 1;
-        send(&self.socket, &message.finish(self.sequence), SendFlags::empty())?;
+        send(
+            &self.socket,
+            &message.finish(self.sequence),
+            SendFlags::empty(),
+        )?;
         let mut answer = [0; 4096];
         loop {
             let (_, length) = recv(&self.socket, &mut answer, RecvFlags::empty())?;
@@ -122,7 +148,11 @@ fn acknowledgement(answer: &[u8], sequence: u32) -> Option<io::Result<()>> {
         return None;
     }
     let code = i32::from_ne_bytes(answer.get(HEADER..HEADER + 4)?.try_into().ok()?);
-    Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) })
+    Some(if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(-code))
+    })
 }
 
 fn exists_is_fine(result: io::Result<()>) -> io::Result<()> {

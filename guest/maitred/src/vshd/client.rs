@@ -29,7 +29,12 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(stream: OwnedFd) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new(), sent: 0 }
+        Self {
+            stream,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+        }
     }
 
     /// Puts `reply` in line.
@@ -90,7 +95,9 @@ impl Client {
         loop {
             match vsh::decode::<VshRequest>(&mut self.input).map_err(io::Error::other)? {
                 None => return Ok(None),
-                Some(VshRequest { request: Some(request) }) => return Ok(Some(request)),
+                Some(VshRequest {
+                    request: Some(request),
+                }) => return Ok(Some(request)),
                 Some(VshRequest { request: None }) => {}
             }
         }

@@ -16,7 +16,8 @@ use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, WaitOptions, ioctl_tiocsctty, pidfd_open, set_child_subreaper, setsid, waitpid,
+    Pid, PidfdFlags, WaitOptions, getuid, ioctl_tiocsctty, pidfd_open, set_child_subreaper, setsid,
+    waitpid,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{
@@ -57,12 +58,18 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) enum Streams {
     Terminal(OwnedFd),
-    Pipes { stdin: Option<OwnedFd>, stdout: Option<OwnedFd>, stderr: Option<OwnedFd> },
+    Pipes {
+        stdin: Option<OwnedFd>,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    },
 }
 
 impl Running {
     pub(super) fn started(&self) -> VshStarted {
-        VshStarted { pid: self.pid.as_raw_pid().unsigned_abs() }
+        VshStarted {
+            pid: self.pid.as_raw_pid().unsigned_abs(),
+        }
     }
 }
 
@@ -103,7 +110,11 @@ pub(super) fn launch(target: Target) -> Result<Launch, Fault> {
             drop((said, ends));
             let pid = wait_started(&target, report, first)?;
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).or_fault("E-SESSION", message)?;
-            Ok(Launch::Running(Running { pid, pidfd, streams }))
+            Ok(Launch::Running(Running {
+                pid,
+                pidfd,
+                streams,
+            }))
         }
     }
 }
@@ -162,7 +173,11 @@ fn refusal(target: &Target, step: i32, error: &io::Error) -> Fault {
             s if s == Step::Terminal as i32 => "take the terminal",
             _ => "become the user",
         };
-        Fault::new(Kind::Internal, "E-SESSION", format!("cannot {act} for {program}"))
+        Fault::new(
+            Kind::Internal,
+            "E-SESSION",
+            format!("cannot {act} for {program}"),
+        )
     };
     fault.because(error)
 }
@@ -170,7 +185,8 @@ fn refusal(target: &Target, step: i32, error: &io::Error) -> Fault {
 fn streams(target: &Target) -> io::Result<(Streams, Ends)> {
     let Some(window) = target.window else {
         let pipe = || pipe_with(PipeFlags::CLOEXEC);
-        let ((stdin, ours_in), (ours_out, stdout), (ours_err, stderr)) = (pipe()?, pipe()?, pipe()?);
+        let ((stdin, ours_in), (ours_out, stdout), (ours_err, stderr)) =
+            (pipe()?, pipe()?, pipe()?);
         for fd in [&ours_in, &ours_out, &ours_err] {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
@@ -186,7 +202,10 @@ fn streams(target: &Target) -> io::Result<(Streams, Ends)> {
         None => Terminal::in_vm()?,
     };
     terminal::resize(&terminal.master, window)?;
-    Ok((Streams::Terminal(terminal.master), Ends::Terminal(terminal.slave)))
+    Ok((
+        Streams::Terminal(terminal.master),
+        Ends::Terminal(terminal.slave),
+    ))
 }
 
 /// Opens the group that sessions of the container live in, made with the first of them.
@@ -195,7 +214,12 @@ fn group(live: &Live, first_id: u32) -> io::Result<File> {
     match std::fs::create_dir(&path) {
         Ok(()) => {
             let (uid, gid) = (Uid::from_raw(first_id), Gid::from_raw(first_id));
-            for part in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+            for part in [
+                "",
+                "cgroup.procs",
+                "cgroup.threads",
+                "cgroup.subtree_control",
+            ] {
                 chownat(CWD, path.join(part), Some(uid), Some(gid), AtFlags::empty())?;
             }
         }
@@ -218,7 +242,11 @@ fn child(target: &Target, group: Option<File>, ends: Ends, mut report: File) -> 
             ExitCode::SUCCESS
         }
         Err(error) => {
-            say(&mut report, Step::Enter, error.raw_os_error().unwrap_or_default());
+            say(
+                &mut report,
+                Step::Enter,
+                error.raw_os_error().unwrap_or_default(),
+            );
             ExitCode::FAILURE
         }
     }
@@ -281,7 +309,14 @@ fn attach(ends: &Ends) -> io::Result<()> {
 /// Becomes the user, by way of the container's root: only from there does the kernel take away the rights that
 /// came with entering.
 fn become_user(target: &Target) -> io::Result<()> {
-    let groups: Vec<Gid> = target.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    if target.container.is_none() && getuid().as_raw() == target.uid {
+        return Ok(());
+    }
+    let groups: Vec<Gid> = target
+        .groups
+        .iter()
+        .map(|gid| Gid::from_raw(*gid))
+        .collect();
     set_thread_groups(&groups)?;
     for (uid, gid) in [(0, 0), (target.uid, target.gid)] {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -294,8 +329,9 @@ fn become_user(target: &Target) -> io::Result<()> {
 fn enter_directory(directory: &Directory) -> io::Result<()> {
     let entered = match directory {
         Directory::Wanted(path) => rustix::process::chdir(path.as_str()),
-        Directory::Home(path) => rustix::process::chdir(path.as_str())
-            .or_else(|_: Errno| rustix::process::chdir("/")),
+        Directory::Home(path) => {
+            rustix::process::chdir(path.as_str()).or_else(|_: Errno| rustix::process::chdir("/"))
+        }
     };
     entered.map_err(Into::into)
 }

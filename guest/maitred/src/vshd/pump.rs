@@ -22,6 +22,10 @@ use super::terminal;
 /// Input that waits for the command; the host is not read while there is more.
 const INPUT_MAX: usize = 256 << 10;
 
+/// Reads of what an ended command has left: as many as empty the largest pipe that a user can make
+/// (fs.pipe-max-size, 1 MiB). Its children may go on writing for ever.
+const LEFT_MAX: usize = (1 << 20) / DATA_MAX;
+
 const SIGHUP: i32 = 1;
 const SIGNAL_MAX: u32 = 64;
 
@@ -53,7 +57,10 @@ pub(super) fn run(client: &mut Client, running: &mut Running) -> io::Result<()> 
     }
     for output in [0, 1] {
         // What it wrote before it ended is there already; what others write later belongs to nobody.
-        while drain(client, &mut running.streams, output)? {
+        for _ in 0..LEFT_MAX {
+            if !drain(client, &mut running.streams, output)? {
+                break;
+            }
             client.flush()?;
         }
     }
@@ -108,8 +115,16 @@ fn wait(client: &Client, running: &Running, input: &Input) -> io::Result<Ready> 
             fds.push(PollFd::new(master, outputs_flags | input_flags));
         }
         Streams::Terminal(_) => {}
-        Streams::Pipes { stdin, stdout, stderr } => {
-            let streams = [(stdin, input_flags), (stdout, outputs_flags), (stderr, outputs_flags)];
+        Streams::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let streams = [
+                (stdin, input_flags),
+                (stdout, outputs_flags),
+                (stderr, outputs_flags),
+            ];
             for (place, (fd, flags)) in places.iter_mut().zip(streams) {
                 // A pipe with nothing wanted of it would still report its other end's closing for ever.
                 if let Some(fd) = fd.as_ref().filter(|_| !flags.is_empty()) {
@@ -179,7 +194,9 @@ fn feed(streams: &mut Streams, input: &mut Input) {
             push(master, &mut input.waiting);
         }
         Streams::Pipes { stdin, .. } => {
-            let open = stdin.as_ref().is_some_and(|pipe| push(pipe, &mut input.waiting));
+            let open = stdin
+                .as_ref()
+                .is_some_and(|pipe| push(pipe, &mut input.waiting));
             if !open || input.ended && input.waiting.is_empty() {
                 *stdin = None;
                 input.waiting.clear();
@@ -215,8 +232,12 @@ fn push(fd: &OwnedFd, waiting: &mut Vec<u8>) -> bool {
 fn drain(client: &mut Client, streams: &mut Streams, output: usize) -> io::Result<bool> {
     let (read, bytes) = match streams {
         Streams::Terminal(master) if output == 0 => take(master),
-        Streams::Pipes { stdout: Some(pipe), .. } if output == 0 => take(pipe),
-        Streams::Pipes { stderr: Some(pipe), .. } if output == 1 => take(pipe),
+        Streams::Pipes {
+            stdout: Some(pipe), ..
+        } if output == 0 => take(pipe),
+        Streams::Pipes {
+            stderr: Some(pipe), ..
+        } if output == 1 => take(pipe),
         _ => return Ok(false),
     };
     match (read, &mut *streams) {
@@ -255,7 +276,10 @@ fn exit(running: &Running) -> io::Result<VshExit> {
     let signal = status.and_then(rustix::process::WaitStatus::terminating_signal);
     let code = status.and_then(rustix::process::WaitStatus::exit_status);
     let signal = signal.map_or(0, i32::unsigned_abs);
-    Ok(VshExit { code: code.map_or(128 + signal, i32::unsigned_abs), signal })
+    Ok(VshExit {
+        code: code.map_or(128 + signal, i32::unsigned_abs),
+        signal,
+    })
 }
 
 /// The host is gone: tells the command as a terminal would. Closing the terminal reaches the others on it.

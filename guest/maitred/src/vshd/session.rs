@@ -63,9 +63,15 @@ pub(super) fn serve(client: &mut Client, containers: &Containers) -> ExitCode {
 
 fn begin(client: &mut Client, containers: &Containers) -> Result<Launch, Fault> {
     let message = || "cannot read what the session is for".to_owned();
-    let first = client.receive(SETUP_TIMEOUT).or_fault("E-SESSION", message)?;
+    let first = client
+        .receive(SETUP_TIMEOUT)
+        .or_fault("E-SESSION", message)?;
     let Some(Request::Setup(setup)) = first else {
-        return Err(Fault::new(Kind::Invalid, "E-SESSION", "the session does not begin with a setup"));
+        return Err(Fault::new(
+            Kind::Invalid,
+            "E-SESSION",
+            "the session does not begin with a setup",
+        ));
     };
     launch(Target::of(setup, containers)?)
 }

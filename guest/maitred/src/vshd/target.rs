@@ -66,21 +66,41 @@ impl Target {
         let rootfs = Rootfs::open(&live.root()).or_fault("E-SESSION", unreadable)?;
         let first_id = config.first_id();
         let target = Self::in_rootfs(setup, &config, &rootfs)?;
-        Ok(Self { container: Some((live, first_id)), ..target })
+        Ok(Self {
+            container: Some((live, first_id)),
+            ..target
+        })
     }
 
     fn in_vm(setup: VshSetup) -> Result<Self, Fault> {
         let root = Rootfs::open(Path::new("/"))
             .or_fault("E-SESSION", || "cannot look at the VM's files".to_owned())?;
-        let account = find(&root, if setup.user.is_empty() { "root" } else { &setup.user })?;
+        let account = find(
+            &root,
+            if setup.user.is_empty() {
+                "root"
+            } else {
+                &setup.user
+            },
+        )?;
         let groups = account.groups(&root);
         let environment = basics(&account);
         Ok(Self::new(setup, account, groups, environment))
     }
 
     fn in_rootfs(setup: VshSetup, config: &Config, rootfs: &Rootfs) -> Result<Self, Fault> {
-        let own = config.user.as_ref().map_or("root", |user| user.name.as_str());
-        let account = find(rootfs, if setup.user.is_empty() { own } else { &setup.user })?;
+        let own = config
+            .user
+            .as_ref()
+            .map_or("root", |user| user.name.as_str());
+        let account = find(
+            rootfs,
+            if setup.user.is_empty() {
+                own
+            } else {
+                &setup.user
+            },
+        )?;
         let groups = account.groups(rootfs);
         let mut environment = basics(&account);
         environment.extend(desktop(account.uid));
@@ -112,19 +132,33 @@ impl Target {
         let (uid, gid) = (account.uid, account.gid);
         let window = setup.window;
         let container = None;
-        Self { container, uid, gid, groups, program, words, environment, directory, window }
+        Self {
+            container,
+            uid,
+            gid,
+            groups,
+            program,
+            words,
+            environment,
+            directory,
+            window,
+        }
     }
 }
 
 /// Refuses what the kernel could not take anyway.
 fn check(setup: &VshSetup) -> Result<(), Fault> {
     let variables = setup.environment.iter();
-    let named = variables.clone().all(|(name, _)| !name.is_empty() && !name.contains('='));
+    let named = variables
+        .clone()
+        .all(|(name, _)| !name.is_empty() && !name.contains('='));
     let mut words: Vec<&String> = setup.argv.iter().collect();
     words.extend(variables.flat_map(|(name, value)| [name, value]));
     words.extend([&setup.directory, &setup.user]);
     let fits = words.len() <= WORDS_MAX;
-    let whole = words.iter().all(|word| word.len() < WORD_MAX && !word.contains('\0'));
+    let whole = words
+        .iter()
+        .all(|word| word.len() < WORD_MAX && !word.contains('\0'));
     let program = setup.argv.first().is_none_or(|program| !program.is_empty());
     if named && fits && whole && program {
         return Ok(());
@@ -135,7 +169,11 @@ fn check(setup: &VshSetup) -> Result<(), Fault> {
 
 fn find(rootfs: &Rootfs, name: &str) -> Result<Account, Fault> {
     Account::find(rootfs, name).ok_or_else(|| {
-        Fault::new(Kind::NotFound, "E-USER-NOTFOUND", format!("there is no user {name:?}"))
+        Fault::new(
+            Kind::NotFound,
+            "E-USER-NOTFOUND",
+            format!("there is no user {name:?}"),
+        )
     })
 }
 
@@ -150,14 +188,20 @@ fn basics(account: &Account) -> BTreeMap<String, String> {
         ("LANG", "C.UTF-8"),
         ("TERM", "xterm-256color"),
     ];
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// Where a desktop program finds its sockets. The names are fixed, so they are right before anyone serves them.
 fn desktop(uid: u32) -> [(String, String); 5] {
     let runtime = format!("/run/user/{uid}");
     [
-        ("DBUS_SESSION_BUS_ADDRESS".to_owned(), format!("unix:path={runtime}/bus")),
+        (
+            "DBUS_SESSION_BUS_ADDRESS".to_owned(),
+            format!("unix:path={runtime}/bus"),
+        ),
         ("XDG_RUNTIME_DIR".to_owned(), runtime),
         ("WAYLAND_DISPLAY".to_owned(), "wayland-0".to_owned()),
         ("DISPLAY".to_owned(), ":0".to_owned()),
@@ -188,12 +232,18 @@ mod tests {
     fn nothing_asked_for_is_a_login_shell_of_the_containers_user() {
         let (_folder, rootfs) = rootfs();
         let target = Target::in_rootfs(VshSetup::default(), &config(), &rootfs).unwrap();
-        assert_eq!((target.uid, target.program.as_str()), (1000, "/usr/bin/zsh"));
+        assert_eq!(
+            (target.uid, target.program.as_str()),
+            (1000, "/usr/bin/zsh")
+        );
         assert_eq!(target.words, ["-zsh"]);
         assert_eq!(target.directory, Directory::Home("/home/ada".to_owned()));
         let variable = |name: &str| target.environment[name].as_str();
         assert_eq!(variable("XDG_RUNTIME_DIR"), "/run/user/1000");
-        assert_eq!(variable("DBUS_SESSION_BUS_ADDRESS"), "unix:path=/run/user/1000/bus");
+        assert_eq!(
+            variable("DBUS_SESSION_BUS_ADDRESS"),
+            "unix:path=/run/user/1000/bus"
+        );
         assert_eq!((variable("USER"), variable("DISPLAY")), ("ada", ":0"));
         assert_eq!(variable("PATH"), "/opt/go");
     }
@@ -217,12 +267,18 @@ mod tests {
 
     #[test]
     fn words_that_no_program_could_get_are_refused() {
-        let argv = |word: &str| VshSetup { argv: vec![word.to_owned()], ..VshSetup::default() };
+        let argv = |word: &str| VshSetup {
+            argv: vec![word.to_owned()],
+            ..VshSetup::default()
+        };
         let variable = |name: &str| VshSetup {
             environment: [(name.to_owned(), String::new())].into(),
             ..VshSetup::default()
         };
-        let many = VshSetup { argv: vec!["x".to_owned(); WORDS_MAX + 1], ..VshSetup::default() };
+        let many = VshSetup {
+            argv: vec!["x".to_owned(); WORDS_MAX + 1],
+            ..VshSetup::default()
+        };
         for bad in [argv("a\0b"), argv(""), argv(&"x".repeat(WORD_MAX)), many] {
             assert!(check(&bad).is_err());
         }
@@ -233,7 +289,10 @@ mod tests {
     #[test]
     fn an_unknown_user_is_said() {
         let (_folder, rootfs) = rootfs();
-        let setup = VshSetup { user: "eve".to_owned(), ..VshSetup::default() };
+        let setup = VshSetup {
+            user: "eve".to_owned(),
+            ..VshSetup::default()
+        };
         let fault = Target::in_rootfs(setup, &config(), &rootfs).unwrap_err();
         assert_eq!(fault.parts().code, "E-USER-NOTFOUND");
     }

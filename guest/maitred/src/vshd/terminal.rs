@@ -29,7 +29,9 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Opens one of this VM's own.
     pub(super) fn in_vm() -> io::Result<Self> {
-        Self::from_master(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?)
+        Self::from_master(openpt(
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )?)
     }
 
     /// Opens one of the container whose `/` is at `root`, for its user with number `uid` in the VM.
@@ -65,5 +67,14 @@ impl Terminal {
 pub(super) fn resize(master: impl AsFd, window: VshWindow) -> io::Result<()> {
     let cells = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
     let (ws_row, ws_col) = (cells(window.rows), cells(window.columns));
-    tcsetwinsize(master, Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 }).map_err(Into::into)
+    tcsetwinsize(
+        master,
+        Winsize {
+            ws_row,
+            ws_col,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        },
+    )
+    .map_err(Into::into)
 }

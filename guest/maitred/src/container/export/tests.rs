@@ -54,7 +54,11 @@ fn an_export_comes_back_as_it_was() {
         .args([from.path(), to.path()])
         .output()
         .unwrap();
-    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    assert!(
+        same.status.success(),
+        "{}",
+        String::from_utf8_lossy(&same.stdout)
+    );
     let tool = std::fs::metadata(to.path().join("tool")).unwrap();
     assert_eq!((tool.mode() & 0o7777, tool.nlink()), (0o4755, 2));
     let mtime = |at: &Path| std::fs::metadata(at.join("etc/deep/file")).unwrap().mtime();
@@ -73,7 +77,11 @@ fn the_sums_can_be_checked_with_the_usual_tool() {
         .current_dir(to.path())
         .output()
         .unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
 }
 
 #[test]
@@ -93,7 +101,14 @@ fn a_changed_a_cut_and_a_longer_export_are_refused() {
     let mut flipped = good.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
-    for bad in [&changed[..], &without_sums, &good[..good.len() - 5], &flipped, b"", b"x"] {
+    for bad in [
+        &changed[..],
+        &without_sums,
+        &good[..good.len() - 5],
+        &flipped,
+        b"",
+        b"x",
+    ] {
         let (_folder, done) = import(bad);
         assert_eq!(done.unwrap_err().parts().code, "E-IMPORT");
     }
@@ -106,6 +121,11 @@ fn an_export_ends_when_the_host_has_gone() {
     let scratch = tempfile::tempdir().unwrap();
     let (out, chunks) = mpsc::channel(1);
     drop(chunks);
-    let error = write(from.path(), b"{}", &scratch.path().join("sums"), Sink::new(out));
+    let error = write(
+        from.path(),
+        b"{}",
+        &scratch.path().join("sums"),
+        Sink::new(out),
+    );
     assert_eq!(error.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }

@@ -46,7 +46,10 @@ impl<R: Read> Begin<R> {
     fn new(mut stream: R) -> io::Result<Self> {
         let mut head = Vec::new();
         stream.by_ref().take(Self::LENGTH).read_to_end(&mut head)?;
-        Ok(Self { head: io::Cursor::new(head), rest: stream })
+        Ok(Self {
+            head: io::Cursor::new(head),
+            rest: stream,
+        })
     }
 }
 
@@ -77,7 +80,10 @@ mod tests {
 
     fn check(packed: &[u8]) {
         let mut text = String::new();
-        plain(Slow(packed)).unwrap().read_to_string(&mut text).unwrap();
+        plain(Slow(packed))
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "a tarball");
     }
 

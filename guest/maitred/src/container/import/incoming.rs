@@ -21,12 +21,22 @@ pub(in super::super) struct Incoming {
 impl Incoming {
     pub(in super::super) fn new() -> (mpsc::Sender<Result<FileChunk, Fault>>, Self) {
         let (feed, chunks) = mpsc::channel(WAITING);
-        (feed, Self { chunks, current: None, failed: None })
+        (
+            feed,
+            Self {
+                chunks,
+                current: None,
+                failed: None,
+            },
+        )
     }
 
     /// Returns the file at `index`; pieces of earlier ones that were not read are passed over.
     pub(super) fn file(&mut self, index: u32) -> Part<'_> {
-        Part { incoming: self, index }
+        Part {
+            incoming: self,
+            index,
+        }
     }
 
     /// Makes sure that the current piece has unread bytes; `false` at the end of the stream.
@@ -66,7 +76,11 @@ pub(super) struct Part<'a> {
 impl Read for Part<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.incoming.fill()? {
-            let (chunk, read) = self.incoming.current.as_mut().expect("`fill` has just found it");
+            let (chunk, read) = self
+                .incoming
+                .current
+                .as_mut()
+                .expect("`fill` has just found it");
             if chunk.index > self.index {
                 return Ok(0);
             }
@@ -92,7 +106,10 @@ mod tests {
         let (feed, incoming) = Incoming::new();
         let chunks: Vec<_> = chunks
             .iter()
-            .map(|(index, data)| FileChunk { index: *index, data: data.as_bytes().to_vec() })
+            .map(|(index, data)| FileChunk {
+                index: *index,
+                data: data.as_bytes().to_vec(),
+            })
             .collect();
         std::thread::spawn(move || {
             for chunk in chunks {
@@ -128,7 +145,10 @@ mod tests {
     fn a_broken_stream_is_not_the_end_of_a_file() {
         let (feed, mut all) = Incoming::new();
         std::thread::spawn(move || {
-            let _ = feed.blocking_send(Ok(FileChunk { index: 0, data: b"ab".to_vec() }));
+            let _ = feed.blocking_send(Ok(FileChunk {
+                index: 0,
+                data: b"ab".to_vec(),
+            }));
             let gone = Fault::new(wire::Kind::Unreachable, "E-UNREACHABLE", "gone");
             let _ = feed.blocking_send(Err(gone));
         });

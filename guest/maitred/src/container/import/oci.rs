@@ -70,7 +70,11 @@ pub(super) fn bring(
     rootfs: &Path,
 ) -> Result<Imported, Fault> {
     let blobs = Blobs::keep(stream, scratch)?;
-    let (config, layers) = if blobs.has(INDEX) { layout(&blobs)? } else { saved(&blobs)? };
+    let (config, layers) = if blobs.has(INDEX) {
+        layout(&blobs)?
+    } else {
+        saved(&blobs)?
+    };
     if layers.is_empty() || layers.len() > LAYERS_MAX {
         return Err(refused(format!("the image has {} layers", layers.len())));
     }
@@ -80,7 +84,10 @@ pub(super) fn bring(
         content.verify()?;
     }
     blobs.discard()?;
-    Ok(Imported { environment: environment(config), ..Imported::default() })
+    Ok(Imported {
+        environment: environment(config),
+        ..Imported::default()
+    })
 }
 
 /// Follows the layout from its index to the image for this machine.
@@ -93,7 +100,8 @@ fn layout(blobs: &Blobs) -> Result<(ImageConfig, Vec<String>), Fault> {
         match blobs.json::<Manifest>(&path) {
             Ok(manifest) => {
                 let config = blobs.json(&blob(&manifest.config.digest)?)?;
-                let layers: Result<_, _> = manifest.layers.iter().map(|l| blob(&l.digest)).collect();
+                let layers: Result<_, _> =
+                    manifest.layers.iter().map(|l| blob(&l.digest)).collect();
                 return Ok((config, layers?));
             }
             Err(not_a_manifest) => {
@@ -101,7 +109,9 @@ fn layout(blobs: &Blobs) -> Result<(ImageConfig, Vec<String>), Fault> {
             }
         }
     }
-    Err(refused(format!("the image's indexes are more than {DEPTH_MAX} deep")))
+    Err(refused(format!(
+        "the image's indexes are more than {DEPTH_MAX} deep"
+    )))
 }
 
 /// The first that says that it is for this machine, else the first that says nothing.
@@ -110,12 +120,17 @@ fn choose(manifests: &[Descriptor]) -> Option<&Descriptor> {
         let platform = descriptor.platform.as_ref();
         platform.is_some_and(|p| p.architecture == "amd64" && p.os == "linux")
     };
-    manifests.iter().find(fits).or_else(|| manifests.iter().find(|d| d.platform.is_none()))
+    manifests
+        .iter()
+        .find(fits)
+        .or_else(|| manifests.iter().find(|d| d.platform.is_none()))
 }
 
 fn saved(blobs: &Blobs) -> Result<(ImageConfig, Vec<String>), Fault> {
     if !blobs.has(SAVED) {
-        return Err(refused("the archive has neither index.json nor manifest.json".to_owned()));
+        return Err(refused(
+            "the archive has neither index.json nor manifest.json".to_owned(),
+        ));
     }
     let images: Vec<Saved> = blobs.json(SAVED)?;
     let Some(image) = images.into_iter().next() else {
@@ -134,7 +149,10 @@ fn blob(digest: &str) -> Result<String, Fault> {
 }
 
 fn environment(config: ImageConfig) -> Vec<(String, String)> {
-    let all = config.config.and_then(|config| config.environment).unwrap_or_default();
+    let all = config
+        .config
+        .and_then(|config| config.environment)
+        .unwrap_or_default();
     let good = |(name, value): &(String, String)| {
         let fits = name.len() + value.len() <= VARIABLE_MAX;
         !name.is_empty() && fits && !name.contains('\0') && !value.contains('\0')

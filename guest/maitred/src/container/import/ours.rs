@@ -10,10 +10,10 @@ use tar::{Archive, Entry, EntryType};
 use wire::{Fault, Kind};
 
 use super::super::manifest::{CHECKSUMS, MANIFEST, Manifest, sum_line};
+use super::Imported;
 use super::compression::plain;
 use super::tree::Tree;
 use super::unpack::{Take, member, spoiled};
-use super::Imported;
 
 /// Our manifests have some hundred bytes, an environment at most half a megabyte.
 const MANIFEST_MAX: u64 = 1 << 20;
@@ -44,7 +44,11 @@ pub(super) fn bring(stream: impl Read, rootfs: &Path) -> Result<Imported, Fault>
         }
     }
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(spoiled)?;
-    if verified { Ok(manifest.imported()) } else { Err(refused("its end is missing")) }
+    if verified {
+        Ok(manifest.imported())
+    } else {
+        Err(refused("its end is missing"))
+    }
 }
 
 fn manifest(entry: Entry<'_, impl Read>) -> Result<Manifest, Fault> {

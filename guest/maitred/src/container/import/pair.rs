@@ -9,11 +9,11 @@ use backhand::{FilesystemReader, InnerNode, Node, NodeHeader, SquashfsFileReader
 use wire::{Fault, Kind as FaultKind};
 
 use super::super::rootfs::Owner;
+use super::Imported;
 use super::compression::plain;
 use super::incoming::Incoming;
 use super::tree::{Facts, Kind, Tree};
 use super::unpack::{self, Take, member, spoiled};
-use super::Imported;
 use crate::fault::OrFault;
 
 /// What a squashfs image begins with (little-endian `hsqs`).
@@ -32,7 +32,11 @@ pub(super) fn bring(
     let found = metadata(incoming.file(0), rootfs)?;
     let mut second = incoming.file(1);
     let mut head = Vec::new();
-    second.by_ref().take(SQUASHFS.len() as u64).read_to_end(&mut head).map_err(spoiled)?;
+    second
+        .by_ref()
+        .take(SQUASHFS.len() as u64)
+        .read_to_end(&mut head)
+        .map_err(spoiled)?;
     let whole = io::Cursor::new(head.clone()).chain(second);
     if head == SQUASHFS {
         squashfs(whole, scratch, rootfs)?;
@@ -77,9 +81,8 @@ fn squashfs(mut stream: impl Read, scratch: &Path, rootfs: &Path) -> Result<(), 
     drop(file);
     let broken = || "the image's squashfs cannot be read".to_owned();
     let file = File::open(&path).or_fault("E-IMPORT", broken)?;
-    let image = FilesystemReader::from_reader(BufReader::new(file)).map_err(|error| {
-        Fault::new(FaultKind::Invalid, "E-IMPORT", broken()).because(&error)
-    })?;
+    let image = FilesystemReader::from_reader(BufReader::new(file))
+        .map_err(|error| Fault::new(FaultKind::Invalid, "E-IMPORT", broken()).because(&error))?;
     let mut tree = Tree::open(rootfs).map_err(spoiled)?;
     for node in image.files() {
         put(&image, &mut tree, node).map_err(spoiled)?;
@@ -92,10 +95,19 @@ fn put(
     tree: &mut Tree,
     node: &Node<SquashfsFileReader>,
 ) -> io::Result<()> {
-    let NodeHeader { permissions, uid, gid, mtime } = node.header;
+    let NodeHeader {
+        permissions,
+        uid,
+        gid,
+        mtime,
+    } = node.header;
     let facts = |kind| Facts {
         kind,
-        owner: Owner { uid, gid, mode: u32::from(permissions) & 0o7777 },
+        owner: Owner {
+            uid,
+            gid,
+            mode: u32::from(permissions) & 0o7777,
+        },
         modified_s: u64::from(mtime),
         attributes: Vec::new(),
     };
@@ -105,9 +117,11 @@ fn put(
             let content = image.file(file).reader();
             tree.put(&node.fullpath, &facts(Kind::File), content)
         }
-        InnerNode::Symlink(link) => {
-            tree.put(&node.fullpath, &facts(Kind::Symlink(link.link.clone())), nothing())
-        }
+        InnerNode::Symlink(link) => tree.put(
+            &node.fullpath,
+            &facts(Kind::Symlink(link.link.clone())),
+            nothing(),
+        ),
         InnerNode::Dir(_) => tree.put(&node.fullpath, &facts(Kind::Directory), nothing()),
         InnerNode::NamedPipe => tree.put(&node.fullpath, &facts(Kind::Fifo), nothing()),
         // As in tarballs: a container's devices come from elsewhere.
@@ -150,7 +164,9 @@ mod tests {
             header.set_mode(0o644);
             header.set_uid(me.uid().into());
             header.set_gid(me.gid().into());
-            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+            builder
+                .append_data(&mut header, path, content.as_bytes())
+                .unwrap();
         }
         builder.into_inner().unwrap()
     }
@@ -162,7 +178,9 @@ mod tests {
         writer.set_root_uid(me.uid());
         writer.set_root_gid(me.gid());
         writer.push_dir("etc", header).unwrap();
-        writer.push_file(Cursor::new("from squashfs"), "etc/mark", header).unwrap();
+        writer
+            .push_file(Cursor::new("from squashfs"), "etc/mark", header)
+            .unwrap();
         writer.push_symlink("etc/mark", "link", header).unwrap();
         writer.push_char_device(259, "disk", header).unwrap();
         let mut bytes = Cursor::new(Vec::new());

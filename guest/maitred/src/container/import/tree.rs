@@ -26,7 +26,9 @@ const PATH_MAX: usize = 4096;
 /// Largest value of an extended attribute (XATTR_SIZE_MAX of linux/limits.h).
 const XATTR_MAX: usize = 64 << 10;
 
-const PLAIN: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const PLAIN: OFlags = OFlags::NOFOLLOW
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
 
 /// What a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +64,11 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { rootfs: Rootfs::open(path)?, members: 0, last: None })
+        Ok(Self {
+            rootfs: Rootfs::open(path)?,
+            members: 0,
+            last: None,
+        })
     }
 
     /// Returns how many members were written.
@@ -93,13 +99,26 @@ impl Tree {
             Kind::Fifo | Kind::Whiteout => {
                 clear(above.as_fd(), name)?;
                 let is_fifo = facts.kind == Kind::Fifo;
-                let kind = if is_fifo { FileType::Fifo } else { FileType::CharacterDevice };
+                let kind = if is_fifo {
+                    FileType::Fifo
+                } else {
+                    FileType::CharacterDevice
+                };
                 mknodat(&above, name, kind, Mode::from_raw_mode(facts.owner.mode), 0)?;
             }
         }
         if matches!(facts.kind, Kind::Symlink(_) | Kind::Fifo | Kind::Whiteout) {
-            let (uid, gid) = (Uid::from_raw(facts.owner.uid), Gid::from_raw(facts.owner.gid));
-            chownat(&above, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            let (uid, gid) = (
+                Uid::from_raw(facts.owner.uid),
+                Gid::from_raw(facts.owner.gid),
+            );
+            chownat(
+                &above,
+                name,
+                Some(uid),
+                Some(gid),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
         }
         if !matches!(facts.kind, Kind::Hardlink(_)) {
             date(above.as_fd(), name, facts.modified_s)?;
@@ -110,7 +129,9 @@ impl Tree {
     /// Removes what is at `path`, a directory with all that it holds.
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         let path = inside(path)?;
-        let Some(name) = path.file_name() else { return Ok(()) };
+        let Some(name) = path.file_name() else {
+            return Ok(());
+        };
         let above = self.above(&path)?;
         self.last = None;
         clear(above.as_fd(), name)
@@ -129,8 +150,14 @@ impl Tree {
         let (Some(old), Some(folder)) = (target.file_name(), target.parent()) else {
             return Err(refused("a hard link leads to the top directory"));
         };
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let folder = self.rootfs.open_at(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        let folder = self
+            .rootfs
+            .open_at(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let (from, to) = (stat(folder.as_fd(), old)?, stat(above, name)?);
         if let (Some(from), Some(to)) = (from, to)
             && (from.st_dev, from.st_ino) == (to.st_dev, to.st_ino)
@@ -198,7 +225,12 @@ fn directory(above: BorrowedFd<'_>, name: &OsStr, facts: &Facts) -> io::Result<(
     own(made.as_fd(), facts)
 }
 
-fn file(above: BorrowedFd<'_>, name: &OsStr, facts: &Facts, mut content: impl Read) -> io::Result<()> {
+fn file(
+    above: BorrowedFd<'_>,
+    name: &OsStr,
+    facts: &Facts,
+    mut content: impl Read,
+) -> io::Result<()> {
     clear(above, name)?;
     let flags = PLAIN | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
     let mut made = File::from(openat(above, name, flags, Mode::RUSR | Mode::WUSR)?);
@@ -231,7 +263,10 @@ fn is_kept(name: &OsStr) -> bool {
 
 fn date(above: BorrowedFd<'_>, name: &OsStr, modified_s: u64) -> io::Result<()> {
     let times = Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
         last_modification: Timespec {
             tv_sec: i64::try_from(modified_s).unwrap_or_default(),
             tv_nsec: 0,
@@ -262,5 +297,7 @@ fn empty(directory: &OwnedFd) -> io::Result<()> {
             (name != "." && name != "..").then(|| name.to_owned())
         })
         .collect();
-    names.iter().try_for_each(|name| clear(directory.as_fd(), name))
+    names
+        .iter()
+        .try_for_each(|name| clear(directory.as_fd(), name))
 }

@@ -49,16 +49,26 @@ pub(super) fn archive(stream: impl Read, rootfs: &Path, take: &Take) -> Result<(
 }
 
 /// Writes one member.
-pub(super) fn member(tree: &mut Tree, mut entry: Entry<'_, impl Read>, take: &Take) -> io::Result<()> {
+pub(super) fn member(
+    tree: &mut Tree,
+    mut entry: Entry<'_, impl Read>,
+    take: &Take,
+) -> io::Result<()> {
     let path = PathBuf::from(OsString::from_vec(entry.path_bytes().into_owned()));
-    let Some(path) = renamed(&path, take)? else { return Ok(()) };
+    let Some(path) = renamed(&path, take)? else {
+        return Ok(());
+    };
     if *take == Take::Layer && whiteout(tree, &path)? {
         return Ok(());
     }
-    let Some(mut facts) = facts(&mut entry)? else { return Ok(()) };
+    let Some(mut facts) = facts(&mut entry)? else {
+        return Ok(());
+    };
     if let Kind::Hardlink(target) = &facts.kind {
         // A link to what is not taken is taken as nothing.
-        let Some(target) = renamed(target, take)? else { return Ok(()) };
+        let Some(target) = renamed(target, take)? else {
+            return Ok(());
+        };
         facts.kind = Kind::Hardlink(target);
     }
     tree.put(&path, &facts, entry)
@@ -75,7 +85,14 @@ pub(super) fn hashed(
     let (Some(path), Some(facts)) = (renamed(&path, take)?, facts(entry)?) else {
         return Ok(());
     };
-    tree.put(&path, &facts, Hashing { content: entry, hash })
+    tree.put(
+        &path,
+        &facts,
+        Hashing {
+            content: entry,
+            hash,
+        },
+    )
 }
 
 struct Hashing<'a, R> {
@@ -102,7 +119,9 @@ fn renamed(path: &Path, take: &Take) -> io::Result<Option<PathBuf>> {
 
 /// Does what a whiteout says; `false` when the member is none.
 fn whiteout(tree: &mut Tree, path: &Path) -> io::Result<bool> {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(false) };
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return Ok(false);
+    };
     let above = path.parent().unwrap_or(Path::new(""));
     if name == OPAQUE {
         tree.empty(above)?;
@@ -148,7 +167,12 @@ fn facts(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Facts>> {
             }
         }
     }
-    Ok(Some(Facts { kind, owner, modified_s, attributes }))
+    Ok(Some(Facts {
+        kind,
+        owner,
+        modified_s,
+        attributes,
+    }))
 }
 
 /// Character device 0:0 is no device: overlayfs marks removed files by it, inside a container too.
@@ -158,14 +182,17 @@ fn is_whiteout(header: &Header) -> io::Result<bool> {
 
 /// Turns what went wrong while unpacking into a fault: the stream's own, a full disk, or a bad archive.
 pub(super) fn spoiled(error: io::Error) -> Fault {
-    if let Some(fault) = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
+    if let Some(fault) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Fault>())
+    {
         return fault.clone();
     }
     let message = "the archive cannot be unpacked";
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Err::<(), _>(error).or_fault("E-IMPORT", || message.to_owned()).expect_err("it is one")
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err::<(), _>(error)
+            .or_fault("E-IMPORT", || message.to_owned())
+            .expect_err("it is one"),
         _ => Fault::new(FaultKind::Invalid, "E-IMPORT", message).because(&error),
     }
 }

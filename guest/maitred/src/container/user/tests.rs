@@ -34,7 +34,13 @@ impl Image {
     }
 
     fn create(&self, name: &str, uid: u32) -> Result<User, Fault> {
-        create(&self.rootfs, &proto::User { name: name.to_owned(), uid })
+        create(
+            &self.rootfs,
+            &proto::User {
+                name: name.to_owned(),
+                uid,
+            },
+        )
     }
 }
 
@@ -52,23 +58,44 @@ fn a_new_user_gets_a_free_number_a_home_and_rights() {
     assert!(passwd.starts_with(PASSWD));
     assert!(passwd.ends_with("\nada:x:1001:1001::/home/ada:/bin/sh\n"));
     let group = image.text("etc/group");
-    for line in ["sudo:x:27:ubuntu,ada", "audio:x:29:ada", "staff:x:50:", "ada:x:1001:"] {
-        assert!(group.lines().any(|l| l == line), "{line} is missing in {group}");
+    for line in [
+        "sudo:x:27:ubuntu,ada",
+        "audio:x:29:ada",
+        "staff:x:50:",
+        "ada:x:1001:",
+    ] {
+        assert!(
+            group.lines().any(|l| l == line),
+            "{line} is missing in {group}"
+        );
     }
     assert!(image.text("etc/shadow").starts_with("ada:*:"));
     assert_eq!(image.text("etc/subuid"), "ada:100000:65536\n");
-    assert_eq!(image.text("etc/sudoers.d/testudo"), "ada ALL=(ALL:ALL) NOPASSWD: ALL\n");
+    assert_eq!(
+        image.text("etc/sudoers.d/testudo"),
+        "ada ALL=(ALL:ALL) NOPASSWD: ALL\n"
+    );
     assert_eq!(image.text("home/ada/.profile"), "umask 022\n");
     assert_eq!(image.text("var/lib/systemd/linger/ada"), "");
     let home = std::fs::metadata(image.path("home/ada")).unwrap();
-    assert_eq!((home.uid(), home.permissions().mode() & 0o777), (1001, 0o700));
+    assert_eq!(
+        (home.uid(), home.permissions().mode() & 0o777),
+        (1001, 0o700)
+    );
 }
 
 #[test]
 fn an_account_of_the_image_is_taken_as_it_is() {
     let image = Image::new(&[("etc/passwd", PASSWD), ("etc/group", GROUP)]);
     let user = image.create("ubuntu", 1000).unwrap();
-    assert_eq!(user, User { name: "ubuntu".to_owned(), uid: 1000, gid: 1000 });
+    assert_eq!(
+        user,
+        User {
+            name: "ubuntu".to_owned(),
+            uid: 1000,
+            gid: 1000
+        }
+    );
     assert_eq!(image.text("etc/passwd"), PASSWD);
     assert!(image.text("etc/group").contains("sudo:x:27:ubuntu\n"));
 }
@@ -85,7 +112,10 @@ fn root_needs_no_account_and_no_sudo() {
 fn an_image_without_account_files_gets_them() {
     let image = Image::new(&[]);
     assert_eq!(image.create("ada", 1000).unwrap().uid, 1000);
-    assert_eq!(image.text("etc/passwd"), "ada:x:1000:1000::/home/ada:/bin/sh\n");
+    assert_eq!(
+        image.text("etc/passwd"),
+        "ada:x:1000:1000::/home/ada:/bin/sh\n"
+    );
 }
 
 #[test]
@@ -105,7 +135,18 @@ fn account_files_that_lead_out_are_not_followed() {
 #[test]
 fn names_that_would_become_more_than_a_name_are_refused() {
     let image = Image::new(&[]);
-    for name in ["", "a:b", "a\nb", "../x", "a/b", "-a", "1a", "a b", "ä", &"a".repeat(33)] {
+    for name in [
+        "",
+        "a:b",
+        "a\nb",
+        "../x",
+        "a/b",
+        "-a",
+        "1a",
+        "a b",
+        "ä",
+        &"a".repeat(33),
+    ] {
         let fault = image.create(name, 1000).unwrap_err();
         assert_eq!(fault.parts().code, "E-USER-NAME", "{name:?}");
     }

@@ -29,7 +29,10 @@ pub(super) struct Blobs {
 }
 
 enum Member {
-    At { offset: u64, length: u64 },
+    At {
+        offset: u64,
+        length: u64,
+    },
     /// `docker save` once stored a layer that it had already as a link to it.
     Link(PathBuf),
 }
@@ -54,9 +57,9 @@ impl Blobs {
     /// Opens a member. One that is named by its digest is checked against it.
     pub(super) fn open(&self, name: &str) -> Result<Blob, Fault> {
         let path = inside(Path::new(name)).map_err(spoiled)?;
-        let (offset, length) = self.find(&path).ok_or_else(|| {
-            refused(format!("{name:?} is not in the archive"))
-        })?;
+        let (offset, length) = self
+            .find(&path)
+            .ok_or_else(|| refused(format!("{name:?} is not in the archive")))?;
         let open = || -> io::Result<File> {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(offset))?;
@@ -64,7 +67,11 @@ impl Blobs {
         };
         let file = open().or_fault("E-IMPORT", || "cannot read the archive again".to_owned())?;
         let digest = name.strip_prefix("blobs/sha256/").map(str::to_owned);
-        Ok(Blob { content: file.take(length), hash: Sha256::new(), digest })
+        Ok(Blob {
+            content: file.take(length),
+            hash: Sha256::new(),
+            digest,
+        })
     }
 
     fn find(&self, path: &Path) -> Option<(u64, u64)> {
@@ -91,8 +98,9 @@ impl Blobs {
 
     /// Removes the file.
     pub(super) fn discard(self) -> Result<(), Fault> {
-        std::fs::remove_file(&self.path)
-            .or_fault("E-IMPORT", || format!("cannot remove {}", self.path.display()))
+        std::fs::remove_file(&self.path).or_fault("E-IMPORT", || {
+            format!("cannot remove {}", self.path.display())
+        })
     }
 }
 
@@ -103,9 +111,10 @@ fn members(archive: impl Read + Seek) -> io::Result<HashMap<PathBuf, Member>> {
         let entry = entry?;
         let path = inside(&entry.path()?)?;
         let member = match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => {
-                Member::At { offset: entry.raw_file_position(), length: entry.size() }
-            }
+            EntryType::Regular | EntryType::Continuous => Member::At {
+                offset: entry.raw_file_position(),
+                length: entry.size(),
+            },
             EntryType::Symlink | EntryType::Link => {
                 let target = entry.link_name()?.unwrap_or_default().into_owned();
                 Member::Link(beside(&path, &target))
@@ -113,7 +122,10 @@ fn members(archive: impl Read + Seek) -> io::Result<HashMap<PathBuf, Member>> {
             _ => continue,
         };
         if found.len() == MEMBERS_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many members"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many members",
+            ));
         }
         found.insert(path, member);
     }
@@ -144,12 +156,21 @@ impl Blob {
     /// Reads what is left and compares the whole with the digest in its name.
     pub(super) fn verify(mut self) -> Result<(), Fault> {
         io::copy(&mut self, &mut io::sink()).map_err(spoiled)?;
-        let Some(digest) = self.digest else { return Ok(()) };
-        let found: String = self.hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let Some(digest) = self.digest else {
+            return Ok(());
+        };
+        let found: String = self
+            .hash
+            .finalize()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         if found == digest {
             return Ok(());
         }
-        Err(refused(format!("content that should have the digest {digest} has {found}")))
+        Err(refused(format!(
+            "content that should have the digest {digest} has {found}"
+        )))
     }
 }
 

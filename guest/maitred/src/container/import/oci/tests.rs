@@ -28,7 +28,10 @@ struct Layout(BTreeMap<String, Vec<u8>>);
 
 impl Layout {
     fn blob(&mut self, bytes: Vec<u8>) -> Value {
-        let digest: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let digest: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         self.0.insert(format!("blobs/sha256/{digest}"), bytes);
         json!({ "digest": format!("sha256:{digest}") })
     }
@@ -36,7 +39,10 @@ impl Layout {
     fn image(&mut self, mark: &str) -> Value {
         let lower = tarball(&[("etc/mark", b"lower"), ("etc/gone", b"x")]);
         let upper = tarball(&[("etc/mark", mark.as_bytes()), ("etc/.wh.gone", b"")]);
-        let layers = [self.blob(lower), self.blob(zstd::encode_all(&upper[..], 1).unwrap())];
+        let layers = [
+            self.blob(lower),
+            self.blob(zstd::encode_all(&upper[..], 1).unwrap()),
+        ];
         let config = json!({ "config": { "Env": ["PATH=/opt/go/bin", "BROKEN"] } });
         let config = self.blob(config.to_string().into_bytes());
         let manifest = json!({ "config": config, "layers": layers });
@@ -45,11 +51,16 @@ impl Layout {
 
     fn index(&mut self, manifests: &Value) {
         let index = json!({ "manifests": manifests });
-        self.0.insert(INDEX.to_owned(), index.to_string().into_bytes());
+        self.0
+            .insert(INDEX.to_owned(), index.to_string().into_bytes());
     }
 
     fn bring(&self) -> (tempfile::TempDir, Result<Imported, Fault>) {
-        let files: Vec<_> = self.0.iter().map(|(p, b)| (p.as_str(), b.as_slice())).collect();
+        let files: Vec<_> = self
+            .0
+            .iter()
+            .map(|(p, b)| (p.as_str(), b.as_slice()))
+            .collect();
         bring_bytes(&tarball(&files))
     }
 }
@@ -73,7 +84,10 @@ fn a_layout_is_unpacked_layer_by_layer() {
     let image = layout.image("upper");
     layout.index(&json!([image]));
     let (scratch, done) = layout.bring();
-    assert_eq!(done.unwrap().environment, [("PATH".to_owned(), "/opt/go/bin".to_owned())]);
+    assert_eq!(
+        done.unwrap().environment,
+        [("PATH".to_owned(), "/opt/go/bin".to_owned())]
+    );
     assert_eq!(mark(&scratch), "upper");
     assert!(!scratch.path().join("archive").exists());
 }
@@ -112,7 +126,9 @@ fn what_docker_saved_is_unpacked_with_its_links() {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::Symlink);
     header.set_size(0);
-    builder.append_link(&mut header, "b/layer.tar", "../a/layer.tar").unwrap();
+    builder
+        .append_link(&mut header, "b/layer.tar", "../a/layer.tar")
+        .unwrap();
     let bytes = builder.into_inner().unwrap();
     let (scratch, done) = bring_bytes(&bytes);
     done.unwrap();
@@ -126,8 +142,14 @@ fn content_that_is_not_what_its_digest_says_is_refused() {
         let image = layout.image("upper");
         layout.index(&json!([image]));
         let blob = layout.0.values_mut().find(|bytes| {
-            let needle = if tampered == "manifest" { "\"layers\"" } else { tampered };
-            bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+            let needle = if tampered == "manifest" {
+                "\"layers\""
+            } else {
+                tampered
+            };
+            bytes
+                .windows(needle.len())
+                .any(|window| window == needle.as_bytes())
         });
         blob.unwrap().push(b' ');
         let (_scratch, done) = layout.bring();
@@ -144,7 +166,9 @@ fn missing_parts_wrong_machines_and_rubbish_are_refused() {
     let mut missing = Layout::default();
     let image = missing.image("x");
     missing.index(&json!([image]));
-    missing.0.retain(|name, bytes| name == INDEX || bytes.len() < 1000);
+    missing
+        .0
+        .retain(|name, bytes| name == INDEX || bytes.len() < 1000);
     let mut wild = Layout::default();
     wild.index(&json!([{ "digest": "sha256:../../../etc/passwd" }]));
     for layout in [foreign, missing, wild, Layout::default()] {

@@ -90,20 +90,32 @@ fn files_come_with_mode_time_and_links() {
     let tool = std::fs::metadata(place.top.join("bin/tool")).unwrap();
     assert_eq!(tool.permissions().mode() & 0o7777, 0o4755);
     assert_eq!((tool.nlink(), tool.mtime()), (2, 1_000_000));
-    assert_eq!(std::fs::read_link(place.top.join("bin/other")).unwrap(), Path::new("/bin/tool"));
-    assert!(std::fs::symlink_metadata(place.top.join("pipe")).unwrap().file_type().is_fifo());
+    assert_eq!(
+        std::fs::read_link(place.top.join("bin/other")).unwrap(),
+        Path::new("/bin/tool")
+    );
+    assert!(
+        std::fs::symlink_metadata(place.top.join("pipe"))
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
 }
 
 #[test]
 fn no_member_leaves_the_top() {
     for hostile in ["../up", "a/../../up", "/../up"] {
         let place = Place::new();
-        let fault = place.unpack(&Maker::new().file(hostile, "x").bytes(), &Take::All).unwrap_err();
+        let fault = place
+            .unpack(&Maker::new().file(hostile, "x").bytes(), &Take::All)
+            .unwrap_err();
         assert_eq!(fault.parts().code, "E-IMPORT", "{hostile}");
         place.outside_has(&["top"]);
     }
     let place = Place::new();
-    place.unpack(&Maker::new().file("/absolute", "x").bytes(), &Take::All).unwrap();
+    place
+        .unpack(&Maker::new().file("/absolute", "x").bytes(), &Take::All)
+        .unwrap();
     assert_eq!(place.text("absolute"), "x");
 }
 
@@ -120,16 +132,23 @@ fn links_made_by_earlier_members_are_not_followed_out() {
     place.unpack(&through, &Take::All).unwrap();
     // `..` at the top is the top.
     assert_eq!(place.text("new"), "inside");
-    let write = Maker::new().add(EntryType::Symlink, "abs", &outside).file("abs/victim", "hit");
+    let write = Maker::new()
+        .add(EntryType::Symlink, "abs", &outside)
+        .file("abs/victim", "hit");
     let _ = place.unpack(&write.bytes(), &Take::All);
     let over = Maker::new()
         .add(EntryType::Symlink, "file", &format!("{outside}/victim"))
         .file("file", "mine");
     place.unpack(&over.bytes(), &Take::All).unwrap();
     assert_eq!(place.text("file"), "mine");
-    let hard = Maker::new().add(EntryType::Link, "steal", "abs/victim").bytes();
+    let hard = Maker::new()
+        .add(EntryType::Link, "steal", "abs/victim")
+        .bytes();
     assert!(place.unpack(&hard, &Take::All).is_err());
-    assert_eq!(std::fs::read_to_string(place.outside.path().join("victim")).unwrap(), "safe");
+    assert_eq!(
+        std::fs::read_to_string(place.outside.path().join("victim")).unwrap(),
+        "safe"
+    );
     place.outside_has(&["top", "victim"]);
 }
 
@@ -172,7 +191,10 @@ fn layers_remove_what_they_white_out() {
     place.unpack(&upper, &Take::Layer).unwrap();
     assert!(!place.top.join("etc/gone").exists());
     assert_eq!(place.text("etc/kept"), "1");
-    let names: Vec<_> = std::fs::read_dir(place.top.join("opt")).unwrap().flatten().collect();
+    let names: Vec<_> = std::fs::read_dir(place.top.join("opt"))
+        .unwrap()
+        .flatten()
+        .collect();
     assert_eq!(names.len(), 1);
     assert_eq!(place.text("opt/c"), "2");
 }
@@ -196,7 +218,10 @@ fn a_whiteout_cannot_remove_outside() {
 fn a_kind_may_change_between_layers() {
     let place = Place::new();
     let lower = Maker::new().file("a/inner", "").file("b", "").bytes();
-    let upper = Maker::new().file("a", "file").add(EntryType::Directory, "b/", "").bytes();
+    let upper = Maker::new()
+        .file("a", "file")
+        .add(EntryType::Directory, "b/", "")
+        .bytes();
     place.unpack(&lower, &Take::Layer).unwrap();
     place.unpack(&upper, &Take::Layer).unwrap();
     assert_eq!(place.text("a"), "file");
@@ -212,14 +237,23 @@ fn what_is_below_one_directory_becomes_the_top() {
         .add(EntryType::Link, "rootfs/same", "rootfs/etc/mark")
         .bytes();
     place.unpack(&bytes, &Take::Below("rootfs")).unwrap();
-    assert_eq!((place.text("etc/mark"), place.text("same")), ("1".to_owned(), "1".to_owned()));
+    assert_eq!(
+        (place.text("etc/mark"), place.text("same")),
+        ("1".to_owned(), "1".to_owned())
+    );
     assert!(!place.top.join("metadata.yaml").exists());
 }
 
 #[test]
 fn rubbish_is_a_fault_and_never_a_panic() {
     let good = Maker::new().file("a", &"x".repeat(5000)).bytes();
-    for bytes in [&b""[..], b"no tar at all", &good[..700], &[0; 1024], &[0x28, 0xb5, 0x2f, 0xfd]] {
+    for bytes in [
+        &b""[..],
+        b"no tar at all",
+        &good[..700],
+        &[0; 1024],
+        &[0x28, 0xb5, 0x2f, 0xfd],
+    ] {
         let fault = Place::new().unpack(bytes, &Take::All).unwrap_err();
         assert_eq!(fault.kind(), FaultKind::Invalid);
     }
