@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock, inotify};
 use sys::inherited;
 use tokio::net::UnixListener;
 use tokio::net::unix::pipe;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -86,6 +86,7 @@ pub(crate) async fn live(detached: bool) -> Result<(), Fault> {
     let world =
         World::new(places.clone(), config).map_err(|error| cannot("find its programs", &error))?;
     let vms = Vms::new(Arc::new(world));
+    let mut signals = Signals::new().map_err(|error| cannot("listen to signals", &error))?;
     announce().map_err(|error| cannot("say that it is ready", &error))?;
     tracing::info!(socket = %places.socket().display(), "ready");
 
@@ -96,7 +97,7 @@ pub(crate) async fn live(detached: bool) -> Result<(), Fault> {
     let why = tokio::select! {
         served = &mut serving => return served.map_err(|error| Fault::internal(&error)),
         () = end.cancelled() => "asked by a client",
-        () = signalled() => "signal",
+        () = signals.next() => "signal",
         () = idleness(&vms, &count, idle) => "idle",
         () = removal(&socket), if own => "its socket was removed",
         () = follow_clock(&vms) => "clock",
@@ -109,7 +110,7 @@ pub(crate) async fn live(detached: bool) -> Result<(), Fault> {
     tokio::select! {
         () = serve::daemon::stop_all(&vms) => {}
         _ = &mut serving => {}
-        () = signalled() => tracing::warn!("second signal: VMs are killed"),
+        () = signals.next() => tracing::warn!("second signal: VMs are killed"),
     }
     end.cancel();
     let _unheard = timeout(FAREWELL, serving).await;
@@ -214,17 +215,26 @@ fn remove_sockets(folder: &Path) {
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn signalled() {
-    let (Ok(mut term), Ok(mut int)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// SIGTERM and SIGINT, heard from the moment this is made.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for either.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 
