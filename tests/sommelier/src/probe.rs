@@ -31,6 +31,9 @@ use wl_proxy::state::State;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// After this long a picture counts as never shown: six frames of the screen.
+const NEVER_SHOWN: Duration = Duration::from_millis(100);
+
 /// A connection to a compositor, or to what stands for one.
 pub struct Probe {
     state: Rc<State>,
@@ -91,15 +94,28 @@ impl Probe {
     }
 
     fn until(&self, done: impl Fn() -> bool) -> io::Result<()> {
-        let end = Instant::now() + PATIENCE;
+        if self.wait(PATIENCE, done)? {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+    }
+
+    /// Waits until `done`, but not longer than `patience`; returns whether it is.
+    fn wait(&self, patience: Duration, done: impl Fn() -> bool) -> io::Result<bool> {
+        let end = Instant::now() + patience;
         while !done() {
-            if Instant::now() > end {
-                return Err(io::ErrorKind::TimedOut.into());
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
             }
-            let dispatched = self.state.dispatch(Some(Duration::from_millis(100)));
+            // wl-proxy counts in milliseconds, and takes zero for not waiting.
+            let dispatched = self
+                .state
+                .dispatch(Some(left.max(Duration::from_millis(1))));
             dispatched.map_err(|error| io::Error::other(error.to_string()))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Draws `count` pictures of `load` in a window of its own.
@@ -137,7 +153,9 @@ impl Probe {
             let committed = clock_ns();
             window.surface.send_commit();
             drawn.read_us.push(self.round_trip()?);
-            self.until(|| frame.get() && shown.get().is_some())?;
+            self.until(|| frame.get())?;
+            // A compositor that waits for the window to take a new size shows nothing of this picture.
+            self.wait(NEVER_SHOWN, || shown.get().is_some())?;
             if let Some(Some(at)) = shown.get() {
                 drawn
                     .shown_us

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::chown;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -65,7 +65,10 @@ impl Stage {
     pub fn new(screen: &Screen, options: &Options) -> Self {
         let runtime = screen.runtime().to_owned();
         let link = runtime.join("vsock.sock_7781");
-        let _ = std::fs::remove_file(&link);
+        // A stage before this one on the same screen leaves its sockets behind, as a killed program does.
+        for stale in [&link, &runtime.join("wayland-vm")] {
+            let _ = std::fs::remove_file(stale);
+        }
         let hostd = start_hostd(screen, &link, options);
         let x_display = next_display();
         let form = if options.link == Link::Direct {
@@ -90,7 +93,7 @@ impl Stage {
         }
         let sommelier = sommelier.start();
         let socket = runtime.join("wayland-vm");
-        soon("sommelier's socket", || socket.exists().then_some(()));
+        soon("sommelier's socket", || UnixStream::connect(&socket).ok());
         Self {
             hostd,
             sommelier,

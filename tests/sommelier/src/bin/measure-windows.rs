@@ -58,7 +58,8 @@ struct Row {
 struct LoadRow {
     read_p50_us: u64,
     read_p99_us: u64,
-    shown_p50_us: u64,
+    /// Nothing if the compositor never said when it showed a picture.
+    shown_p50_us: Option<u64>,
     fps: f64,
     cpu_per_frame_us: u64,
 }
@@ -133,12 +134,14 @@ fn measure(socket: &std::path::Path, processes: &[u32]) -> Row {
     for (name, load) in LOADS {
         let probe = Probe::connect(socket).expect("a socket that was just made");
         let before = used().0;
-        let drawn = probe.draw(load, PICTURES).expect("pictures");
+        let drawn = probe
+            .draw(load, PICTURES)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         let cpu_us = (used().0 - before) * 1000;
         let row = LoadRow {
             read_p50_us: percentile(&drawn.read_us, 50),
             read_p99_us: percentile(&drawn.read_us, 99),
-            shown_p50_us: percentile(&drawn.shown_us, 50),
+            shown_p50_us: (!drawn.shown_us.is_empty()).then(|| percentile(&drawn.shown_us, 50)),
             fps: (drawn.fps * 10.0).round() / 10.0,
             cpu_per_frame_us: cpu_us / PICTURES as u64,
         };
