@@ -111,9 +111,7 @@ pub struct Nested {
 /// When it exists, the name is too long, or this is not btrfs.
 pub fn create(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
     let arguments = arguments_v2(name, 0, 0)?;
-    // SAFETY: the number takes this structure, which outlives the call, and writes nothing to it.
-    unsafe { ioctl(parent, Setter::<SUBVOL_CREATE_V2, _>::new(arguments)) }?;
-    Ok(())
+    give::<SUBVOL_CREATE_V2, _>(parent, arguments)
 }
 
 /// Makes `name` in directory `parent`: what the subvolume at `source` holds now, without copying. Subvolumes
@@ -129,9 +127,7 @@ pub fn snapshot(
 ) -> io::Result<()> {
     let flags = if read_only { READ_ONLY } else { 0 };
     let arguments = arguments_v2(name, i64::from(source.as_fd().as_raw_fd()), flags)?;
-    // SAFETY: as in `create`; the descriptor named in it is borrowed for the call.
-    unsafe { ioctl(parent, Setter::<SNAP_CREATE_V2, _>::new(arguments)) }?;
-    Ok(())
+    give::<SNAP_CREATE_V2, _>(parent, arguments)
 }
 
 /// Deletes the subvolume `name` in directory `parent`; its space comes back in the background.
@@ -144,9 +140,7 @@ pub fn delete(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
         name: [0; 4088],
     });
     put(&mut arguments.name, name.as_bytes())?;
-    // SAFETY: as in `create`.
-    unsafe { ioctl(parent, Setter::<SNAP_DESTROY, _>::new(*arguments)) }?;
-    Ok(())
+    give::<SNAP_DESTROY, _>(parent, *arguments)
 }
 
 /// Makes the subvolume at `root` read-only, or writable.
@@ -155,9 +149,7 @@ pub fn delete(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
 /// When `root` is not a subvolume's root.
 pub fn set_read_only(root: impl AsFd, read_only: bool) -> io::Result<()> {
     let flags: u64 = if read_only { READ_ONLY } else { 0 };
-    // SAFETY: as in `create`, with a number of 64 bits.
-    unsafe { ioctl(root, Setter::<SUBVOL_SETFLAGS, _>::new(flags)) }?;
-    Ok(())
+    give::<SUBVOL_SETFLAGS, _>(root, flags)
 }
 
 /// Lets the file system use all of its first device. Does nothing when it does already.
@@ -170,8 +162,15 @@ pub fn grow(mount: impl AsFd) -> io::Result<()> {
         name: [0; 4088],
     });
     put(&mut arguments.name, b"1:max")?;
-    // SAFETY: as in `create`.
-    unsafe { ioctl(mount, Setter::<RESIZE, _>::new(*arguments)) }?;
+    give::<RESIZE, _>(mount, *arguments)
+}
+
+/// Makes the request `OPCODE` with `argument`, which must be the structure of `linux/btrfs.h` that it takes.
+fn give<const OPCODE: Opcode, T>(file: impl AsFd, argument: T) -> io::Result<()> {
+    // SAFETY: every caller above pairs the number with its structure.
+    let request = unsafe { Setter::<OPCODE, T>::new(argument) };
+    // SAFETY: the structure outlives the call, which writes nothing to it; a descriptor in it is borrowed.
+    unsafe { ioctl(file, request) }?;
     Ok(())
 }
 

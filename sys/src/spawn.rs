@@ -78,18 +78,19 @@ mod tests {
                 &format!("echo up >&{number}; read -r _ <&{number}; echo alive >&{number}"),
             ]);
             tie(&mut command, vec![theirs.into()]);
-            command.spawn().unwrap();
+            let child = command.spawn().unwrap();
             let mut up = [0; 3];
             ours.read_exact(&mut up).unwrap();
-            ours
+            (ours, child)
         })
         .join()
-        .map(|mut ours| {
+        .map(|(mut ours, mut child)| {
             // The answer can only come from a child that outlived the thread.
             let _gone = ours.write_all(b"go\n");
             let mut rest = String::new();
             ours.read_to_string(&mut rest).unwrap_or_default();
             assert_eq!(rest, "");
+            assert!(!child.wait().unwrap().success());
         })
         .unwrap();
     }

@@ -22,7 +22,10 @@ fn usage() -> libc::rusage {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the pointer is to writable memory of the right size, which the call fills.
     let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
-    assert_eq!(result, 0, "getrusage fails only for a wrong pointer or an unknown target");
+    assert_eq!(
+        result, 0,
+        "getrusage fails only for a wrong pointer or an unknown target"
+    );
     // SAFETY: the structure is plain numbers, all zero or filled by the kernel.
     unsafe { usage.assume_init() }
 }

@@ -7,7 +7,7 @@
 //! ```
 //! The data path never comes here: notifications go from KVM to whoever serves the queue, interrupts back.
 
-pub(crate) mod common;
+pub(crate) mod configuration;
 mod identity;
 
 use std::io;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use self::common::{Change, Common};
+use self::configuration::{Change, Common};
 use crate::interrupt::{Line, Lines};
 use crate::memory::Memory;
 use crate::pci::bus::Function;

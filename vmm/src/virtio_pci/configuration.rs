@@ -10,6 +10,7 @@ use crate::virtio_device::F_VERSION_1;
 pub(crate) const NO_VECTOR: u16 = 0xffff;
 
 /// Device status bits (virtio 1.3 §2.1).
+const DRIVER: u8 = 2;
 const FEATURES_OK: u8 = 8;
 const DRIVER_OK: u8 = 4;
 const NEEDS_RESET: u8 = 64;
@@ -109,9 +110,9 @@ impl Common {
         &self.queues
     }
 
-    /// Returns whether the guest has begun to use the device.
+    /// Returns whether a driver has the device; a guest that let go of it still acknowledges that it is there.
     pub(crate) fn has_driver(&self) -> bool {
-        self.status != 0
+        self.status & DRIVER != 0
     }
 
     /// Makes the guest read its copy of the configuration again.
