@@ -175,7 +175,7 @@ impl Connection {
             match write_some(&self.stream, data.slices()) {
                 Ok(count) => written = count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readiness.writable = false
+                    self.readiness.writable = false;
                 }
                 Err(_gone) => {
                     self.host_stopped_reading();
