@@ -178,7 +178,7 @@ impl Work {
             let (memory, gauge) = (&self.memory, &self.gauge);
             if inflated {
                 drain(self.inflate.as_mut(), |chain, queue| {
-                    take_pages(chain, queue, memory)
+                    take_pages(chain, queue, memory);
                 });
             }
             if deflated {
@@ -187,7 +187,7 @@ impl Work {
             }
             if reported {
                 drain(self.reporting.as_mut(), |chain, _| {
-                    take_ranges(chain, memory, gauge)
+                    take_ranges(chain, memory, gauge);
                 });
             }
         }

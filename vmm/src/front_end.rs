@@ -184,7 +184,7 @@ impl FrontEnd {
         match self.session.write_config(start, data) {
             Ok(()) => self.config[start..start + data.len()].copy_from_slice(data),
             Err(error) => {
-                tracing::warn!(device = self.name, %error, "cannot pass configuration on")
+                tracing::warn!(device = self.name, %error, "cannot pass configuration on");
             }
         }
     }

@@ -41,8 +41,11 @@ const HYBRID: &str = "hybrid";
 
 const POLICIES: &[&str] = &["rng", "vsock", "block", "net"];
 
+/// What is tried, and the trial; true when it got through.
+type Attempt = (&'static str, fn(&Outside) -> bool);
+
 /// What is tried behind the namespaces, Landlock and lost capabilities, but with every system call.
-const BEFORE_SECCOMP: &[(&str, fn(&Outside) -> bool)] = &[
+const BEFORE_SECCOMP: &[Attempt] = &[
     ("open a host file", |_| File::open("/etc/passwd").is_ok()),
     ("open a process's memory", |_| {
         File::open("/proc/self/mem").is_ok()
@@ -90,7 +93,7 @@ const BEFORE_SECCOMP: &[(&str, fn(&Outside) -> bool)] = &[
 ];
 
 /// What is tried behind every wall.
-const BEHIND_SECCOMP: &[(&str, fn(&Outside) -> bool)] = &[
+const BEHIND_SECCOMP: &[Attempt] = &[
     ("open", |_| File::open("/").is_ok()),
     ("openat2", |_| call(libc::SYS_openat2, [0; 5]) >= 0),
     ("fork", |_| {

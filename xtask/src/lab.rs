@@ -24,7 +24,7 @@ use crate::{build, workspace};
 const BUDGET: Duration = Duration::from_secs(15 * 60);
 
 /// Room for the initial RAM file system, one machine of 4 GiB that touches little, and a few daemons.
-const MEMORY_MIB: u32 = 3072;
+const MEMORY_MIB: u32 = 5120;
 
 /// What tests/lab/src/bin/init.rs prints last when all is well.
 const PASSED: &str = "LAB: passed";

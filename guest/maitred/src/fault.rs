@@ -28,18 +28,21 @@ impl<T, E: Error + 'static> OrFault<T> for Result<T, E> {
 
 /// Returns whether there is no room on a disk at the bottom of `error`.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
-    let kind = error
-        .downcast_ref::<io::Error>()
-        .map(io::Error::kind)
-        .or_else(|| {
-            error
-                .downcast_ref::<rustix::io::Errno>()
-                .map(|errno| errno.kind())
-        });
-    match kind {
-        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => true,
-        _ => error.source().is_some_and(is_full),
+    let full = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    };
+    if let Some(errno) = error.downcast_ref::<rustix::io::Errno>() {
+        return full(errno.kind());
     }
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        // What an I/O error wraps is not its source.
+        let inner = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+        return full(error.kind()) || inner.is_some_and(is_full);
+    }
+    error.source().is_some_and(is_full)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Whole sessions of vshd with real processes, pipes and terminals of this machine; the test plays the host.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a failure is the result")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -294,8 +296,8 @@ fn control_c_and_signals_reach_the_foreground() {
     let mut host = Host::begin(on_terminal(&["bash", "--norc", "-i"]));
     host.input(b"PS1='%'; echo rea''dy\n");
     host.see("ready");
-    host.input(b"sleep 100\n");
-    std::thread::sleep(Duration::from_millis(500));
+    host.input(b"sh -c 'echo 1''2; exec sleep 100'\n");
+    host.see("12\r\n");
     host.send(Request::Signal(15));
     host.input(b"echo status=$?\n");
     host.see("status=143");

@@ -135,7 +135,7 @@ fn memory_above_the_hole_is_there() {
 #[test]
 fn the_power_button_is_a_key_press() {
     let mut guest = Guest::start(|plan| plan);
-    guest.does("(head -c 24 /dev/input/event0 >/tmp/key; echo PRES''SED) &");
+    guest.does("{ (head -c 24 /dev/input/event0 >/tmp/key; echo PRES''SED) & }");
     assert_eq!(guest.engine.ask(Request::PowerButton {}), Reply::Done {});
     guest.engine.expect("PRESSED");
     // struct input_event: the type EV_KEY at 16, the code KEY_POWER (116) at 18.
@@ -192,7 +192,7 @@ fn a_disk_is_plugged_in_and_out_while_the_machine_runs() {
         guest.engine.ask_with(add, Some(socket.into())),
         Reply::Done {}
     );
-    guest.does("until [ -b /dev/vdb ]; do :; done");
+    guest.does("until [ -b /dev/vdb ]; do sleep 0.2; done");
     assert!(guest.does("cat /sys/block/vdb/size").contains("131072"));
     guest.does("dd if=/dev/zero of=/dev/vdb bs=1M count=4 conv=fsync");
     let remove = || Request::RemoveDevice {
@@ -209,8 +209,8 @@ fn a_killed_daemon_is_replaced_under_load() {
     let file = scratch();
     let (mut first, socket) = disk(again(&file), false);
     let mut guest = Guest::start(|plan| plan.device("data", DISK, socket));
-    guest.does("head -c 16777216 /dev/urandom >/tmp/a");
-    guest.does("(dd if=/tmp/a of=/dev/vdb bs=4k oflag=direct 2>/dev/null; echo WRIT''TEN) &");
+    guest.does("head -c 4194304 /dev/urandom >/tmp/a");
+    guest.does("{ (dd if=/tmp/a of=/dev/vdb bs=4k oflag=direct 2>/dev/null; echo WRIT''TEN) & }");
     first.kill();
     guest.engine.expect_event(&Event::DeviceLost {
         device: "data".to_owned(),
@@ -226,7 +226,7 @@ fn a_killed_daemon_is_replaced_under_load() {
     guest.engine.expect("WRITTEN");
     let written = guest.hash_of("cat /tmp/a");
     assert_eq!(
-        guest.hash_of("dd if=/dev/vdb bs=64k count=256 iflag=direct 2>/dev/null"),
+        guest.hash_of("dd if=/dev/vdb bs=64k count=64 iflag=direct 2>/dev/null"),
         written
     );
 }

@@ -9,6 +9,7 @@ use acpi_tables::aml::{
 
 use crate::ioapic::ACPI_EVENT_PIN;
 use crate::memory::layout::{BAR_END, BAR_START, ECAM_SIZE, ECAM_START};
+use crate::pci::bus::SLOTS;
 use crate::power::{
     EVENT_BUS_CHANGED, EVENT_PORT, EVENT_POWER_BUTTON, PANIC_PORT, PORTS, SLEEP_TYPE_OFF,
 };
@@ -41,18 +42,39 @@ fn pci_root(bytes: &mut Vec<u8>) {
         AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None);
     let buses = AddressSpace::new_bus_number(0_u16, 0_u16);
     let resources = ResourceTemplate::new(vec![&buses, &registers]);
-    in_system_bus(
-        "PCI0",
-        vec![
-            &Name::new("_HID".into(), &EISAName::new("PNP0A08")),
-            &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
-            &Name::new("_UID".into(), &ZERO),
-            &Name::new("_SEG".into(), &ZERO),
-            &Name::new("_CCA".into(), &ONE),
-            &Name::new("_CRS".into(), &resources),
-        ],
-        bytes,
-    );
+    let names = [
+        Name::new("_HID".into(), &EISAName::new("PNP0A08")),
+        Name::new("_CID".into(), &EISAName::new("PNP0A03")),
+        Name::new("_UID".into(), &ZERO),
+        Name::new("_SEG".into(), &ZERO),
+        Name::new("_CCA".into(), &ONE),
+        Name::new("_CRS".into(), &resources),
+    ];
+    let slots: Vec<_> = (1..SLOTS).map(slot_names).collect();
+    let slots: Vec<_> = (1..SLOTS)
+        .zip(&slots)
+        .map(|(number, names)| slot(number, names))
+        .collect();
+    let mut children: Vec<&dyn Aml> = names.iter().map(|name| name as &dyn Aml).collect();
+    children.extend(slots.iter().map(|slot| slot as &dyn Aml));
+    in_system_bus("PCI0", children, bytes);
+}
+
+/// A guest told to check the bus looks only into slots that ACPI names.
+fn slot(number: usize, names: &[Name; 2]) -> Device<'_> {
+    Device::new(
+        format!("S{number:02X}_").as_str().into(),
+        vec![&names[0], &names[1]],
+    )
+}
+
+/// Returns a slot's address, the device number in its upper half, and the number that people see.
+fn slot_names(number: usize) -> [Name; 2] {
+    let number = u32::try_from(number).expect("32 slots");
+    [
+        Name::new("_ADR".into(), &(number << 16)),
+        Name::new("_SUN".into(), &number),
+    ]
 }
 
 /// What nobody else may use: configuration space, without which the guest would not trust it, and our ports.

@@ -29,7 +29,7 @@ impl Containers {
         let (old, new) = (name.clone(), new.clone());
         blocking(move || {
             let copy = || -> std::io::Result<()> {
-                subvolume::snapshot(&source, &target, false)?;
+                subvolume::snapshot(&source, &target)?;
                 let rootfs = Rootfs::open(&target)?;
                 furnish::rename(&rootfs, &old, &new)?;
                 // Two machines with one number confuse what the number is for.

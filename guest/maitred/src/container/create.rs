@@ -125,6 +125,6 @@ pub(super) fn from_base(base: &Path, scratch: &Path) -> Result<(), Fault> {
         return Err(Fault::new(Kind::NotFound, "E-BASE-MISSING", message));
     }
     let to: PathBuf = scratch.join(ROOTFS);
-    subvolume::snapshot(base, &to, false)
+    subvolume::snapshot(base, &to)
         .or_fault("E-CONTAINER-CREATE", || "cannot copy the base".to_owned())
 }

@@ -42,7 +42,8 @@ impl Containers {
         let frozen = scratch.path().join("rootfs");
         blocking(move || {
             let write = || -> io::Result<()> {
-                subvolume::snapshot(&home.rootfs(), &frozen, true)?;
+                subvolume::snapshot(&home.rootfs(), &frozen)?;
+                subvolume::set_read_only(&frozen, true)?;
                 // The container is free again; what is exported does not change any more.
                 drop(turn);
                 let manifest = serde_json::to_vec_pretty(&manifest)?;

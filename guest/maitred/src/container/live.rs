@@ -100,7 +100,8 @@ impl Live {
 }
 
 fn pid(text: &str) -> Option<Pid> {
-    Pid::from_raw(text.trim().parse().ok()?)
+    let number = text.trim().parse().ok().filter(|number| *number > 0)?;
+    Pid::from_raw(number)
 }
 
 /// Returns the process's place in the unified hierarchy.

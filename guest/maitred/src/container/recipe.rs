@@ -126,6 +126,10 @@ fn mounts(config: &Config, init: Init) -> Vec<String> {
         "/dev/net/tun dev/net/tun none bind,create=file,optional 0 0".to_owned(),
         "tmpfs run tmpfs rw,nosuid,nodev,mode=755,size=20%,create=dir 0 0".to_owned(),
     ];
+    // LXC covers a file of the container's /proc, and the kernel lets containers inside mount a new one only where
+    // some whole one is in sight (mount_too_revealing in fs/namespace.c). The same for /sys.
+    entries.push("proc dev/.lxc/proc proc create=dir,optional 0 0".to_owned());
+    entries.push("sys dev/.lxc/sys sysfs create=dir,optional 0 0".to_owned());
     if let Some(user) = &config.user {
         // The first shell comes before systemd-logind; it leaves a directory alone that is mounted already.
         entries.push(format!(

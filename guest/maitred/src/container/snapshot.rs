@@ -40,8 +40,10 @@ impl Containers {
                 std::fs::create_dir_all(&snapshots)?;
                 let scratch = Scratch::new(&folder, "snapshot")?;
                 let made = scratch.path().join("rootfs");
-                subvolume::snapshot(&rootfs, &made, true)?;
-                std::fs::rename(made, to)
+                subvolume::snapshot(&rootfs, &made)?;
+                // A subvolume that cannot be written cannot be moved either.
+                std::fs::rename(made, &to)?;
+                subvolume::set_read_only(&to, true)
             };
             take().or_fault("E-SNAPSHOT", || message)
         })
@@ -69,7 +71,7 @@ impl Containers {
             let failed = || message.clone();
             let scratch = Scratch::new(&folder, "restore").or_fault("E-SNAPSHOT", failed)?;
             let made = scratch.path().join("rootfs");
-            subvolume::snapshot(&from, &made, false).or_fault("E-SNAPSHOT", failed)?;
+            subvolume::snapshot(&from, &made).or_fault("E-SNAPSHOT", failed)?;
             let number = subvolume::numbers(&made).or_fault("E-SNAPSHOT", failed)?[0];
             config.subvolumes.push(number);
             config.save(&path)?;
@@ -93,9 +95,11 @@ impl Containers {
         if !path.exists() {
             return Err(absent(name, snapshot));
         }
-        let gone = Scratch::discard(&self.folder, &path).or_fault("E-SNAPSHOT", || {
-            format!("cannot delete snapshot {snapshot} of {name}")
-        })?;
+        let gone = subvolume::set_read_only(&path, false)
+            .and_then(|()| Scratch::discard(&self.folder, &path))
+            .or_fault("E-SNAPSHOT", || {
+                format!("cannot delete snapshot {snapshot} of {name}")
+            })?;
         blocking(move || {
             drop(gone);
             Ok(())

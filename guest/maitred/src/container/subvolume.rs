@@ -23,15 +23,15 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
 }
 
 /// Makes at `to` what the subvolume at `from` holds now, nested subvolumes too.
-pub(super) fn snapshot(from: &Path, to: &Path, read_only: bool) -> io::Result<()> {
+pub(super) fn snapshot(from: &Path, to: &Path) -> io::Result<()> {
     let source = directory(from)?;
     let (parent, name) = split(to)?;
-    copy(&source.into(), &parent.into(), name.as_ref(), DEPTH_MAX)?;
-    if read_only {
-        sys::btrfs::set_read_only(directory(to)?, true)
-    } else {
-        Ok(())
-    }
+    copy(&source.into(), &parent.into(), name.as_ref(), DEPTH_MAX)
+}
+
+/// Makes the subvolume at `path` read-only, or writable.
+pub(super) fn set_read_only(path: &Path, read_only: bool) -> io::Result<()> {
+    sys::btrfs::set_read_only(directory(path)?, read_only)
 }
 
 fn copy(source: &OwnedFd, parent: &OwnedFd, name: &Path, depth: u32) -> io::Result<()> {

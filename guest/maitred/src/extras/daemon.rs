@@ -202,9 +202,10 @@ fn program(path: &str) -> Command {
 
 /// Stops the daemon and its instances, waiting at most `timeout`; `true` when there is none any more.
 pub(crate) fn stop(timeout: Duration) -> bool {
-    let pid = fs::read_to_string(PID)
+    let number = fs::read_to_string(PID)
         .ok()
-        .and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?));
+        .and_then(|text| text.trim().parse().ok());
+    let pid = number.filter(|number| *number > 0).and_then(Pid::from_raw);
     let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
         return true;
     };

@@ -91,9 +91,9 @@ enum Step {
 }
 
 /// Starts `target`.
-pub(super) fn launch(target: Target) -> Result<Launch, Fault> {
+pub(super) fn launch(target: &Target) -> Result<Launch, Fault> {
     let message = || format!("cannot start {}", target.program);
-    let (streams, ends) = streams(&target).or_fault("E-SESSION", message)?;
+    let (streams, ends) = streams(target).or_fault("E-SESSION", message)?;
     let group = match &target.container {
         Some((live, first_id)) => Some(group(live, *first_id).or_fault("E-SESSION", message)?),
         None => None,
@@ -104,11 +104,11 @@ pub(super) fn launch(target: Target) -> Result<Launch, Fault> {
     match fork().or_fault("E-SESSION", message)? {
         Forked::Child => {
             drop(report);
-            Ok(Launch::Child(child(&target, group, ends, said)))
+            Ok(Launch::Child(child(target, group, ends, said)))
         }
         Forked::Parent(first) => {
             drop((said, ends));
-            let pid = wait_started(&target, report, first)?;
+            let pid = wait_started(target, report, first)?;
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).or_fault("E-SESSION", message)?;
             Ok(Launch::Running(Running {
                 pid,

@@ -31,6 +31,10 @@ const SIGNAL_MAX: u32 = 64;
 
 /// What is ready after a wait.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the answers of one poll, no state"
+)]
 struct Ready {
     client_in: bool,
     client_out: bool,

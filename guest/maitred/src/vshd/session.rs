@@ -73,5 +73,5 @@ fn begin(client: &mut Client, containers: &Containers) -> Result<Launch, Fault> 
             "the session does not begin with a setup",
         ));
     };
-    launch(Target::of(setup, containers)?)
+    launch(&Target::of(setup, containers)?)
 }

@@ -25,7 +25,7 @@ fn export(top: &Path) -> Vec<u8> {
     let name: ContainerName = "penguin".parse().unwrap();
     let manifest = Manifest::of(&name, &Config::new(10, None));
     let manifest = serde_json::to_vec(&manifest).unwrap();
-    let (out, mut chunks) = mpsc::channel(2);
+    let (out, mut chunks) = mpsc::channel::<Result<Vec<u8>, Status>>(2);
     let collect = std::thread::spawn(move || {
         let mut all = Vec::new();
         while let Some(chunk) = chunks.blocking_recv() {

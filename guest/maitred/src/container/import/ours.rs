@@ -19,7 +19,7 @@ use super::unpack::{Take, member, spoiled};
 const MANIFEST_MAX: u64 = 1 << 20;
 
 /// Fills `rootfs` from an export.
-pub(super) fn bring(stream: impl Read, rootfs: &Path) -> Result<Imported, Fault> {
+pub(in super::super) fn bring(stream: impl Read, rootfs: &Path) -> Result<Imported, Fault> {
     let mut archive = Archive::new(plain(stream).map_err(spoiled)?);
     let mut tree = Tree::open(rootfs).map_err(spoiled)?;
     let mut entries = archive.entries().map_err(spoiled)?;
