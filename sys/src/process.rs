@@ -109,15 +109,15 @@ mod tests {
         };
         let (mut one, mut two) = (start(), start());
         let pid = |child: &std::process::Child| Pid::from_child(child);
+        assert_eq!(
+            signal_group(pid(&two), 99).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
         let pidfd = rustix::process::pidfd_open(pid(&one), rustix::process::PidfdFlags::empty());
         signal(pidfd.unwrap(), 37).unwrap();
         signal_group(pid(&two), 38).unwrap();
         assert_eq!(one.wait().unwrap().signal(), Some(37));
         assert_eq!(two.wait().unwrap().signal(), Some(38));
-        assert_eq!(
-            signal_group(pid(&two), 99).unwrap_err().raw_os_error(),
-            Some(libc::EINVAL)
-        );
     }
 
     #[test]

@@ -180,7 +180,9 @@ fn net_carries_frames_in_its_jail() {
     let message = r#"{"vhost":{"connected":$0},"device":{"net":{"backend":{"stream":$1},"mac":"52:54:00:00:00:01"}}}"#;
     let child = start("net", message, vec![back.into(), socket.into()]);
     let mut driver = drive(front, 2);
-    let out = driver.rings[1].store(&[[0; 12].as_slice(), &[6; 60]].concat());
+    let mut arp = [6; 60];
+    arp[12..14].copy_from_slice(&[8, 6]);
+    let out = driver.rings[1].store(&[[0; 12].as_slice(), &arp].concat());
     driver.rings[1].offer(&[out]).unwrap();
     driver.rings[1].kick();
     let mut frame = [0; 64];
@@ -188,7 +190,7 @@ fn net_carries_frames_in_its_jail() {
         .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     passt.read_exact(&mut frame).unwrap();
-    assert_eq!(frame[4..], [6; 60]);
+    assert_eq!(frame[4..], arp);
     let room = driver.rings[0].room(2048);
     driver.rings[0].offer(&[room]).unwrap();
     driver.rings[0].kick();

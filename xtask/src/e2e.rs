@@ -22,10 +22,10 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Returns the arguments that mean the whole suite.
-    pub(crate) fn all() -> Self {
+    /// Returns the arguments that mean one file of the suite.
+    pub(crate) fn walk(name: &str) -> Self {
         Self {
-            walk: None,
+            walk: Some(name.to_owned()),
             filter: Vec::new(),
         }
     }

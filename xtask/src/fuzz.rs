@@ -18,9 +18,6 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=on -Coverflow-checks=on --cfg fuzzing";
 
-/// Of each target, in CI.
-const SHORT_SECONDS: f64 = 10.0;
-
 /// Feed a parser of foreign bytes (fuzz/), or all of them one after the other.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -46,14 +43,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ),
     };
     feed(&chosen, arguments.minutes * 60.0)
-}
-
-/// Feeds every target for a short while.
-///
-/// # Errors
-/// When they do not build; a crash is in the exit code.
-pub(crate) fn short() -> Result<ExitCode> {
-    feed(&targets()?, SHORT_SECONDS)
 }
 
 fn feed(targets: &[String], seconds: f64) -> Result<ExitCode> {

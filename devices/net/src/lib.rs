@@ -4,18 +4,20 @@
 //! buffers may be merged. When passt goes away the card stays and its link is down: the guest's own network settings
 //! survive, and concierge starts a new daemon with a new passt at the next start.
 
+mod allowed;
 mod jail;
 mod stream;
 
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use virtio::{Buffers, Chain, Device, Guest, Interest, Memory, Poll, Ready, Ring, limited};
+use virtio::{Chain, Device, Guest, Interest, Memory, Poll, Ready, Ring, limited};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
     VIRTIO_NET_S_LINK_UP,
 };
 
+use self::allowed::Outgoing;
 pub use self::jail::policy;
 use self::stream::{Cut, MAX_FRAME, Outcome, Stream};
 
@@ -156,12 +158,12 @@ impl Net {
         }
         ring.mute(memory);
         for _ in 0..ROUNDS {
-            let (heads, frames) = take_frames(ring, memory);
+            let (heads, mut frames) = take_frames(ring, memory);
             if heads.is_empty() {
                 break;
             }
             let outcome = match &mut self.stream {
-                Some(stream) => stream.send(&frames)?,
+                Some(stream) => stream.send(&mut frames)?,
                 None => Outcome::Sent,
             };
             for head in heads {
@@ -259,7 +261,7 @@ fn deliver(frame: &[u8], merge: bool, ring: &mut Ring, memory: &Memory) -> bool 
 }
 
 /// Takes a batch of frames that the guest sends, without their headers; a frame that cannot be is left out.
-fn take_frames<'m>(ring: &mut Ring, memory: &'m Memory) -> (Vec<u16>, Vec<Buffers<'m>>) {
+fn take_frames<'m>(ring: &mut Ring, memory: &'m Memory) -> (Vec<u16>, Vec<Outgoing<'m>>) {
     let (mut heads, mut frames) = (Vec::new(), Vec::new());
     let mut slices = 0_usize;
     while heads.len() < BATCH {
@@ -267,17 +269,20 @@ fn take_frames<'m>(ring: &mut Ring, memory: &'m Memory) -> (Vec<u16>, Vec<Buffer
             break;
         };
         let frame = request.readable.part(HEADER, MAX_FRAME.saturating_add(1));
-        // Each frame has its length as one more slice.
+        // Each frame has its length and its head as two more slices.
         slices = slices
             .saturating_add(frame.slices().len())
-            .saturating_add(1);
+            .saturating_add(2);
         if slices > virtio::MAX_VECTORS && !heads.is_empty() {
             ring.unpop();
             break;
         }
         heads.push(request.head);
         if (MIN_FRAME..=MAX_FRAME).contains(&frame.len()) {
-            frames.push(frame);
+            match Outgoing::new(&frame) {
+                Some(frame) => frames.push(frame),
+                None => limited!(warn, "the guest sent a frame that may not leave it"),
+            }
         } else {
             limited!(
                 warn,

@@ -7,8 +7,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use thiserror::Error;
-use virtio::{Buffers, write_some};
+use virtio::write_some;
 use vm_memory::VolatileSlice;
+
+use crate::allowed::Outgoing;
 
 /// The largest frame: 64 KiB of packet, which IP cannot exceed, after an Ethernet header with a VLAN tag.
 pub(crate) const MAX_FRAME: usize = 65_535 + 18;
@@ -108,16 +110,18 @@ impl Stream {
         }
     }
 
-    /// Sends frames, straight from guest memory.
-    pub(crate) fn send(&mut self, frames: &[Buffers<'_>]) -> Result<Outcome, Cut> {
+    /// Sends frames, all but their heads straight from guest memory.
+    pub(crate) fn send(&mut self, frames: &mut [Outgoing<'_>]) -> Result<Outcome, Cut> {
         let mut lengths: Vec<[u8; LENGTH]> = frames
             .iter()
             .map(|frame| u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes())
             .collect();
         let mut slices: Vec<VolatileSlice<'_>> = Vec::new();
-        for (length, frame) in lengths.iter_mut().zip(frames) {
+        for (length, frame) in lengths.iter_mut().zip(frames.iter_mut()) {
             slices.push(VolatileSlice::from(length.as_mut_slice()));
-            slices.extend_from_slice(frame.slices());
+            let (head, rest) = frame.parts();
+            slices.push(VolatileSlice::from(head));
+            slices.extend_from_slice(rest.slices());
         }
         let mut sent = match write_some(&self.socket, &slices) {
             Ok(sent) => sent,

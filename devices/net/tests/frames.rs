@@ -82,6 +82,13 @@ impl Card {
     }
 }
 
+/// A frame that may leave the guest: ARP, filled with `byte`.
+fn arp<const N: usize>(byte: u8) -> [u8; N] {
+    let mut frame = [byte; N];
+    frame[12..14].copy_from_slice(&[8, 6]);
+    frame
+}
+
 #[test]
 fn config_has_address_link_and_mtu() {
     let mut card = card(u64::MAX);
@@ -93,7 +100,7 @@ fn config_has_address_link_and_mtu() {
 #[test]
 fn frame_goes_out_however_it_is_cut() {
     let mut card = card(u64::MAX);
-    let frame = [7; 60];
+    let frame = arp::<60>(7);
     card.transmit(&[&HEADER, &frame]);
     assert_eq!(card.passt_gets(), frame);
     card.transmit(&[&[&HEADER[..], &frame].concat()]);
@@ -108,8 +115,8 @@ fn what_is_no_frame_is_dropped() {
     card.transmit(&[&HEADER[..3]]);
     card.transmit(&[&HEADER, &[1; 13]]);
     card.transmit(&[&HEADER, &vec![1; 70_000]]);
-    card.transmit(&[&HEADER, &[2; 14]]);
-    assert_eq!(card.passt_gets(), [2; 14]);
+    card.transmit(&[&HEADER, &arp::<14>(2)]);
+    assert_eq!(card.passt_gets(), arp::<14>(2));
 }
 
 #[test]
@@ -182,7 +189,8 @@ fn slow_passt_loses_no_frame() {
         }
     });
     let ring = &mut card.driver.rings[1];
-    let pieces: Vec<Piece> = (0..100).map(|_| ring.store(&[0; 112])).collect();
+    let frame = [&HEADER[..], &arp::<100>(0)].concat();
+    let pieces: Vec<Piece> = (0..100).map(|_| ring.store(&frame)).collect();
     let mut under_way = 0;
     for number in 0..FRAMES {
         if under_way == 100 {
@@ -202,7 +210,10 @@ fn slow_passt_loses_no_frame() {
 fn card_outlives_passt_with_its_link_down() {
     let mut card = card(u64::MAX);
     drop(card.passt);
-    let (ring, frame) = (&mut card.driver.rings[1], [&HEADER[..], &[1; 60]].concat());
+    let (ring, frame) = (
+        &mut card.driver.rings[1],
+        [&HEADER[..], &arp::<60>(1)].concat(),
+    );
     for _ in 0..300 {
         let piece = ring.store(&frame);
         ring.offer(&[piece]).unwrap();

@@ -1,6 +1,6 @@
 //! Prints: data on stdout, messages on stderr. No other module does, but for a session's own bytes.
 //!
-//! What came from a guest is cleaned of control characters on its way to a terminal ([`clean`]); a table's cells
+//! What came from a guest is cleaned of control characters on its way to a terminal ([`clean()`]); a table's cells
 //! always are.
 
 mod clean;
