@@ -18,7 +18,7 @@
 //! cannot do for itself. See ADR 13.
 //!
 //! Where the kernel forbids unprivileged user namespaces, `isolate` says so ([`Walls::WithoutNamespaces`]) and
-//! goes on with the walls that remain; [`support`] tells it beforehand.
+//! goes on with the walls that remain; [`support()`] tells it beforehand.
 
 mod keeper;
 mod landlock;

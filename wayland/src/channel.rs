@@ -23,7 +23,7 @@ pub type Shared = Rc<RefCell<dyn Channel>>;
 /// What the next descriptor that a handler sends to the other side is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FdRole {
-    /// Shared memory announced with [`Channel::pool`].
+    /// Shared memory announced with a pool message.
     Pool(u32),
     /// The write end of a pipe.
     Pipe,
