@@ -19,8 +19,8 @@ fn the_process_has_a_terminal_of_the_same_size() {
 #[test]
 fn a_new_window_size_reaches_the_process() {
     let desk = Desk::new();
-    let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.05; done";
-    let mut shell = desk.on_terminal("vsh", &["termina", "penguin", "--", "sh", "-c", script]);
+    let script = "trap 'stty size' WINCH; echo ready; while :; do :; done";
+    let mut shell = desk.on_terminal("vsh", &["termina", "penguin", "--", "bash", "-c", script]);
     shell.see("ready");
     shell.resize(132, 43);
     shell.see("43 132");
