@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
 
-use crate::command;
+use crate::{command, workspace};
 
 /// The user that root makes.
 const NAME: &str = "testudo-test";
@@ -58,7 +59,7 @@ impl Tester {
             .nth(5)
             .context("the user for the tests has no home")?;
         Ok(Self::Made {
-            folder: Path::new(home).join("suite"),
+            folder: Path::new(home).join(format!("suite-{}", of_checkout(workspace::root()))),
         })
     }
 
@@ -124,6 +125,12 @@ impl Tester {
     }
 }
 
+/// Returns a short name for `checkout`, so that two of them on one machine don't share copies.
+fn of_checkout(checkout: &Path) -> String {
+    let digest = Sha256::digest(checkout.as_os_str().as_encoded_bytes());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Gives the user a range of `file` of its own if it has none.
 fn give_subordinate_ids(file: &str, option: &str) -> Result<()> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -158,6 +165,14 @@ fn free_range(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checkouts_have_names_of_their_own() {
+        let name = of_checkout(Path::new("/a"));
+        assert_eq!(name, of_checkout(Path::new("/a")));
+        assert_ne!(name, of_checkout(Path::new("/b")));
+        assert_eq!(name.len(), 8);
+    }
 
     #[test]
     fn a_new_range_follows_all_others() {
