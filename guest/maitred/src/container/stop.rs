@@ -1,6 +1,7 @@
 //! Stops a container: its init is asked, and after the time that was granted the kernel ends what is left.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use wire::{ContainerName, Fault, Kind};
 
@@ -11,6 +12,10 @@ use crate::fault::OrFault;
 
 /// Time to stop in when the host says nothing.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An init that has only just started does not catch the signal yet, and then the kernel drops it
+/// (pid_namespaces(7)); so it is asked again until it ends.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Killing and tidying up take the kernel and LXC moments.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,10 +46,7 @@ pub(super) async fn end(home: &Home, live: &Live, timeout: Duration) -> Result<(
     let message = || format!("cannot stop container {}", home.name);
     if !timeout.is_zero() {
         let init = Rootfs::open(&home.rootfs()).map_or(Init::Other, |rootfs| Init::of(&rootfs));
-        live.signal(init.halt())
-            .or_fault("E-CONTAINER-STOP", message)?;
-        if live
-            .ended(timeout)
+        if ask(live, init.halt(), timeout)
             .await
             .or_fault("E-CONTAINER-STOP", message)?
         {
@@ -65,4 +67,19 @@ pub(super) async fn end(home: &Home, live: &Live, timeout: Duration) -> Result<(
         KILL_TIMEOUT.as_secs()
     );
     Err(Fault::new(Kind::Internal, "E-CONTAINER-STOP", message()).cause(cause))
+}
+
+/// Asks its init to end by `signal`; returns whether it has within `timeout`.
+async fn ask(live: &Live, signal: i32, timeout: Duration) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        live.signal(signal)?;
+        let left = timeout.saturating_sub(began.elapsed());
+        if live.ended(left.min(ASK_AGAIN)).await? {
+            return Ok(true);
+        }
+        if left <= ASK_AGAIN {
+            return Ok(false);
+        }
+    }
 }
