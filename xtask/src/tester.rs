@@ -128,7 +128,11 @@ impl Tester {
 /// Returns a short name for `checkout`, so that two of them on one machine don't share copies.
 fn of_checkout(checkout: &Path) -> String {
     let digest = Sha256::digest(checkout.as_os_str().as_encoded_bytes());
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Gives the user a range of `file` of its own if it has none.
