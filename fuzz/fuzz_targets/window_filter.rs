@@ -12,7 +12,7 @@ use wayland::session::{Session, Side};
 use wayland::socket;
 use wayland_hostd::ask::Asks;
 use wayland_hostd::filter::{Context, DisplayHandler};
-use wayland_hostd::spec::Policy;
+use spec::windows::Policy;
 use wayland_hostd::vm::Vm;
 use wl_proxy::baseline::Baseline;
 use wl_proxy::state::State;

@@ -153,6 +153,12 @@ impl Places {
         self.vm_sockets(cid).join("vsock.sock")
     }
 
+    /// Returns the folder of compositors that running VMs may use, by their second names. No device daemon sees it.
+    #[must_use]
+    pub fn displays(&self) -> PathBuf {
+        self.runtime.join("display")
+    }
+
     /// Returns the folder that holds one folder for each VM.
     #[must_use]
     pub fn vms(&self) -> PathBuf {

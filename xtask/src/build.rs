@@ -11,10 +11,10 @@ use crate::workspace::{TRIPLE, root, target};
 use crate::{command, workspace};
 
 /// The packages whose programs a user's installation consists of.
-pub(crate) const PACKAGES: &[&str] = &["testudo", "concierge", "crosvm"];
+pub(crate) const PACKAGES: &[&str] = &["testudo", "concierge", "crosvm", "wayland-hostd"];
 
 /// The programs of [`PACKAGES`].
-pub(crate) const PROGRAMS: &[&str] = &["testudo", "concierge", "crosvm"];
+pub(crate) const PROGRAMS: &[&str] = &["testudo", "concierge", "crosvm", "wayland-hostd"];
 
 /// The other names of `testudo`.
 pub(crate) const NAMES: &[&str] = &["vmc", "vsh", "crosh"];

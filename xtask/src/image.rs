@@ -5,7 +5,7 @@
 //! ```text
 //! lock ─┬─ kernel ───────────────────────────── vmlinux
 //!       ├─ tools ──┬─────────┬──────────┐
-//!       ├─ tree ───┼─ root ──┼──────────┼────── root.erofs   (+ maitred, guest tools)
+//!       ├─ tree ───┼─ root ──┼──────────┼────── root.erofs   (+ maitred, sommelier)
 //!       │    └─────┼─────────┼─ extras ─┼────── incus.erofs
 //!       └─ base ───┴─────────┴── data ──┴────── data.btrfs
 //! ```
@@ -64,9 +64,9 @@ pub(crate) struct Arguments {
     /// Use this maitred, not the one of this checkout
     #[arg(long, value_name = "PROGRAM")]
     maitred: Option<PathBuf>,
-    /// Put this static program into /opt/testudo/bin too (may be repeated)
-    #[arg(long = "tool", value_name = "PROGRAM")]
-    tools: Vec<PathBuf>,
+    /// Use this sommelier, not the one of this checkout
+    #[arg(long, value_name = "PROGRAM")]
+    sommelier: Option<PathBuf>,
     /// Fetch Debian's cloud kernel too, which `cargo xtask bench` measures against
     #[arg(long)]
     peer: bool,
@@ -96,32 +96,45 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 pub(crate) fn build(arguments: &Arguments) -> Result<PathBuf> {
     packages::ensure(&[Purpose::Image])?;
     let places = Places::of_user(arguments.output.as_deref())?;
-    let maitred = match &arguments.maitred {
+    let built = places.target.join("release");
+    if arguments.maitred.is_none() || arguments.sommelier.is_none() {
+        build_programs(&places)?;
+    }
+    let program = |given: &Option<PathBuf>, name: &str| match given {
         Some(path) => path.clone(),
-        None => build_maitred(&places)?,
+        None => built.join(name),
     };
+    let maitred = program(&arguments.maitred, "maitred");
+    let sommelier = program(&arguments.sommelier, "sommelier");
     let sources = sources(arguments.mirror.as_deref())?;
     let plan = Plan {
         places: &places,
         sources: &sources,
         maitred: &maitred,
-        tools: &arguments.tools,
+        sommelier: &sommelier,
     };
     plan.carry_out(arguments.refresh)?;
     Ok(places.output.clone())
 }
 
-/// Compiles maitred as the image carries it and returns the program.
-fn build_maitred(places: &Places) -> Result<PathBuf> {
-    let step = Step::start("compiling maitred", Duration::from_secs(90));
-    let log = places.cache.join("maitred.log");
+/// Compiles the programs that the image carries.
+fn build_programs(places: &Places) -> Result<()> {
+    let step = Step::start("compiling the guest's programs", Duration::from_secs(150));
+    let log = places.cache.join("programs.log");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--release", "--package", "maitred"])
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "maitred",
+            "--package",
+            "sommelier",
+        ])
         .current_dir(&places.checkout);
     command::run(&mut cargo, &log, &step)?;
     step.done();
-    Ok(places.target.join("release/maitred"))
+    Ok(())
 }
 
 /// Returns where packages come from: `mirror`, or what this machine's apt uses.

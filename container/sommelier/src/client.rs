@@ -19,10 +19,15 @@ use wl_proxy::state::State;
 
 use crate::globals::{Context, DisplayHandler};
 use crate::link::Address;
+use crate::refuse;
 use crate::shm::Pools;
 use crate::stats::{Registry, Stats};
 use crate::surface::Surfaces;
 use crate::xwm::bridge::Bridge;
+
+/// What programs hear when nobody on the host listens; the words must do for someone who sees nothing else.
+const NO_HOST: &str =
+    "the host shows no windows: start testudo in a terminal of its Wayland desktop";
 
 /// What every client's thread needs.
 #[derive(Debug)]
@@ -51,10 +56,7 @@ impl Connection {
     /// # Errors
     /// When nobody answers there.
     pub(crate) fn open(shop: &Shop, label: &str) -> anyhow::Result<Self> {
-        let link = shop
-            .host
-            .connect()
-            .context("cannot reach the host's window service")?;
+        let link = shop.host.connect().context(NO_HOST)?;
         let (channel, server): (Shared, OwnedFd) = if matches!(shop.host, Address::Direct(_)) {
             (Rc::new(std::cell::RefCell::new(Direct)), link)
         } else {
@@ -101,7 +103,13 @@ impl Connection {
 /// When the host can't be reached or the connection breaks.
 pub(crate) fn serve(shop: &Arc<Shop>, socket: OwnedFd) -> anyhow::Result<()> {
     let (pid, name) = peer(&socket);
-    let connection = Connection::open(shop, &name)?;
+    let connection = match Connection::open(shop, &name) {
+        Ok(connection) => connection,
+        Err(error) => {
+            refuse::wayland(&socket, &error);
+            return Err(error);
+        }
+    };
     let stats = shop.clients.add(pid, name);
     let context = connection.context(stats.clone(), None);
     let sockets = (&Rc::new(socket), &connection.server);

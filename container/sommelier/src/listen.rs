@@ -1,68 +1,116 @@
-//! The sockets that programs of the container connect to: passed by systemd, or made here.
+//! The sockets that programs of the container connect to, made where their libraries look for them.
+//!
+//! ```text
+//! $XDG_RUNTIME_DIR/wayland-0        and its lock, as every compositor has one (wl_display_add_socket(3))
+//! @/tmp/.X11-unix/X0                where X libraries look first
+//! <x directory>/X0                  the same by a path, to which /tmp/.X11-unix/X0 is a link: what empties /tmp at boot
+//!                                   takes no socket with it
+//! ```
 
+use std::fs::{DirBuilder, File};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use sys::inherited::Kind;
+use rustix::fs::{FlockOperation, flock};
 
-/// Where X programs look for the socket of a display; fixed by every X library.
-const X_PATH: &str = "/tmp/.X11-unix/X";
+/// Where X programs look for the sockets of displays; fixed by every X library.
+const X_DIRECTORY: &str = "/tmp/.X11-unix";
 
-/// The number of the first passed descriptor, fixed by sd_listen_fds(3).
-const FIRST_PASSED: i32 = 3;
+/// The socket of Wayland clients, held by one process at a time.
+#[derive(Debug)]
+pub(crate) struct Display {
+    listener: UnixListener,
+    _lock: File,
+}
 
-/// More sockets than this are not of our unit's making.
-const MAX_PASSED: i32 = 8;
+impl Display {
+    /// Makes the socket at `path`, taken in the runtime directory if it is only a name.
+    ///
+    /// # Errors
+    /// When another process holds it or the place can't be written.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        let path = in_runtime_directory(path)?;
+        let mut lock_path = path.clone().into_os_string();
+        lock_path.push(".lock");
+        let lock = File::create(&lock_path)
+            .with_context(|| format!("cannot make {}", lock_path.display()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("another server listens on {}", path.display()))?;
+        let listener = replace(&path)?;
+        Ok(Self {
+            listener,
+            _lock: lock,
+        })
+    }
 
-/// Returns the socket for Wayland clients and those for X ones: systemd's, told apart by their paths,
-/// or new ones at `path` and for X display `display`.
+    /// Waits for the next client.
+    ///
+    /// # Errors
+    /// When accepting fails.
+    pub(crate) fn accept(&self) -> io::Result<UnixStream> {
+        self.listener.accept().map(|(stream, _)| stream)
+    }
+}
+
+/// Makes the sockets of X display `number`, the one with a path in `directory`, which is the runtime directory if none is
+/// given.
 ///
 /// # Errors
-/// When there is no such place or another server answers there.
-pub(crate) fn sockets(path: &Path, display: u32) -> anyhow::Result<(UnixListener, Vec<OwnedFd>)> {
-    let (mut wayland, mut x) = (None, Vec::new());
-    for passed in passed_sockets()? {
-        let listener = UnixListener::from(passed);
-        if is_x(&listener) {
-            x.push(listener.into());
-        } else {
-            wayland = Some(listener);
-        }
-    }
-    let wayland = match wayland {
-        Some(passed) => passed,
-        None => bind(&in_runtime_directory(path)?)?,
+/// When another server has that display or a place can't be written.
+pub(crate) fn x_sockets(number: u32, directory: Option<&Path>) -> anyhow::Result<Vec<OwnedFd>> {
+    let name = format!("X{number}");
+    let public = Path::new(X_DIRECTORY).join(&name);
+    let address = SocketAddr::from_abstract_name(public.as_os_str().as_encoded_bytes())
+        .context("cannot name the X socket")?;
+    let unnamed = UnixListener::bind_addr(&address)
+        .with_context(|| format!("another server has the X display :{number}"))?;
+    let path = match directory {
+        Some(directory) => directory.join(&name),
+        None => in_runtime_directory(Path::new(&name))?,
     };
-    if x.is_empty() {
-        x.push(bind(Path::new(&format!("{X_PATH}{display}")))?.into());
+    let named = replace(&path)?;
+    if let Err(error) = link(&public, &path) {
+        // Libraries try the name without a path first.
+        tracing::warn!("only programs that need no path find the X display: {error:#}");
     }
-    Ok((wayland, x))
+    Ok(vec![unnamed.into(), named.into()])
 }
 
-fn is_x(listener: &UnixListener) -> bool {
-    listener.local_addr().is_ok_and(|address| {
-        let named = address
-            .as_pathname()
-            .map(|path| path.as_os_str().as_bytes());
-        let name = named
-            .or_else(|| address.as_abstract_name())
-            .unwrap_or_default();
-        name.starts_with(X_PATH.as_bytes())
-    })
+/// Lets `public` lead to `path`.
+fn link(public: &Path, path: &Path) -> anyhow::Result<()> {
+    let context = || format!("cannot make {}", public.display());
+    // systemd-tmpfiles makes the same link at boot, as root.
+    if public.read_link().is_ok_and(|there| there == path) {
+        return Ok(());
+    }
+    let made = DirBuilder::new().mode(0o1777).create(X_DIRECTORY);
+    if made.is_ok() {
+        // The process's mask has taken its part.
+        let open = std::fs::Permissions::from_mode(0o1777);
+        std::fs::set_permissions(X_DIRECTORY, open).with_context(context)?;
+    }
+    // A link or socket of a server that has ended is in the way; what belongs to another user stays, and is the error below.
+    let _ = std::fs::remove_file(public);
+    symlink(path, public).with_context(context)
 }
 
-/// Returns a socket bound to `path`, where a socket nobody serves any more is replaced.
+/// Returns a socket bound to `path`, where one that nobody serves any more is replaced.
 ///
 /// # Errors
 /// When another server answers there or the place can't be written.
 pub(crate) fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if UnixStream::connect(path).is_ok() {
         bail!("another server listens on {}", path.display());
     }
+    replace(path)
+}
+
+fn replace(path: &Path) -> anyhow::Result<UnixListener> {
     let _ = std::fs::remove_file(path);
     UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))
 }
@@ -79,18 +127,34 @@ pub(crate) fn in_runtime_directory(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(Path::new(&directory).join(path))
 }
 
-/// Returns the listening sockets that systemd has passed to this process (sd_listen_fds(3)).
-fn passed_sockets() -> anyhow::Result<Vec<OwnedFd>> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<i32>().ok())
-    };
-    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
-        return Ok(Vec::new());
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_is_right_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (public, path) = (folder.path().join("X9"), folder.path().join("run-X9"));
+        symlink(&path, &public).unwrap();
+        let before = std::fs::symlink_metadata(&public).unwrap().ino();
+        link(&public, &path).unwrap();
+        assert_eq!(std::fs::symlink_metadata(&public).unwrap().ino(), before);
     }
-    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, MAX_PASSED);
-    (FIRST_PASSED..FIRST_PASSED + count)
-        .map(|fd| sys::inherited::take(fd, Kind::Listening).context("cannot use systemd's socket"))
-        .collect()
+
+    #[test]
+    fn a_display_is_held_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wayland-9");
+        let first = Display::new(&path).unwrap();
+        let refused = Display::new(&path).unwrap_err().to_string();
+        assert!(refused.contains("another server"), "{refused}");
+        drop(first);
+        // The socket of the dead stays behind and is replaced.
+        assert!(path.exists());
+        let second = Display::new(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        second.accept().unwrap();
+    }
 }

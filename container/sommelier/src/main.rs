@@ -8,12 +8,14 @@ mod globals;
 mod link;
 mod listen;
 mod presentation;
+mod refuse;
 mod shm;
 mod stats;
 mod surface;
 mod xwayland;
 mod xwm;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ use crate::link::Address;
 use crate::stats::Registry;
 use crate::xwayland::Display;
 
+/// What is written once the sockets are there.
+const READY: &[u8] = b"ready\n";
+
 #[derive(Debug, Parser)]
 #[command(version, about = "Shows the windows of this container on the host")]
 struct Arguments {
@@ -33,13 +38,17 @@ struct Arguments {
     #[arg(long, default_value_t = format!("vsock:{}", wayland::PORT))]
     host: String,
 
-    /// The socket to listen on if systemd has passed none; a name is taken in the runtime directory.
+    /// The socket to listen on; a name is taken in the runtime directory.
     #[arg(long, default_value = "wayland-0")]
     socket: PathBuf,
 
-    /// The number of the X display to serve if systemd has passed no socket for one.
+    /// The number of the X display to serve.
     #[arg(long, default_value_t = 0)]
     display: u32,
+
+    /// Where the X display has the socket that its public path leads to: by default, the runtime directory.
+    #[arg(long)]
+    x_directory: Option<PathBuf>,
 
     /// The X server to start when the first X program connects.
     #[arg(long, default_value = "Xwayland")]
@@ -93,7 +102,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         codec,
         clients: Registry::default(),
     });
-    let (listener, sockets) = listen::sockets(&arguments.socket, arguments.display)?;
+    let wayland = listen::Display::new(&arguments.socket)?;
+    let sockets = listen::x_sockets(arguments.display, arguments.x_directory.as_deref())?;
+    announce()?;
     let program = arguments.xwayland.clone();
     let scale = arguments.scale;
     let display = Display {
@@ -119,7 +130,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         })?;
     loop {
-        let (socket, _) = listener.accept()?;
+        let socket = wayland.accept()?;
         let shop = shop.clone();
         std::thread::Builder::new()
             .name("client".into())
@@ -129,4 +140,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 }
             })?;
     }
+}
+
+/// Says on standard output, once, that programs may connect, and closes it.
+fn announce() -> anyhow::Result<()> {
+    std::io::stdout().write_all(READY)?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdout(nothing)?;
+    Ok(())
 }

@@ -17,6 +17,7 @@ use x11rb::rust_connection::{DefaultStream, RustConnection};
 
 use crate::client::{Connection, Keeper, Shop};
 use crate::globals::DisplayHandler;
+use crate::refuse;
 use crate::xwm::bridge::Bridge;
 use crate::xwm::scale::Scale;
 use crate::xwm::{Xwm, own};
@@ -57,8 +58,18 @@ pub(crate) fn serve(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
         rustix::event::poll(&mut fds, None).context("cannot wait for x programs")?;
         drop(fds);
         let started = Instant::now();
-        if let Err(error) = run_once(shop, display) {
-            tracing::warn!("x session: {error:#}");
+        // Without a host there is no need to start a server that ends at once.
+        match Connection::open(shop, "Xwayland") {
+            Err(error) => {
+                refuse::x(&display.sockets, &error);
+                continue;
+            }
+            Ok(connection) => {
+                if let Err(error) = run_once(shop, display, connection) {
+                    tracing::warn!("x session: {error:#}");
+                    refuse::x(&display.sockets, &error);
+                }
+            }
         }
         // poll with no descriptors is a sleep that signals can end.
         let rest = PAUSE.saturating_sub(started.elapsed());
@@ -67,13 +78,13 @@ pub(crate) fn serve(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
     }
 }
 
-fn run_once(shop: &Arc<Shop>, display: &Display) -> anyhow::Result<()> {
+fn run_once(shop: &Shop, display: &Display, connection: Connection) -> anyhow::Result<()> {
     let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
     let (manager, server) = UnixStream::pair().context("cannot make a socket pair")?;
     ours.set_nonblocking(true)
         .context("cannot prepare a socket")?;
     let mut child = start(display, theirs.into(), server.into())?;
-    let outcome = run_session(shop, display.scale, ours.into(), manager);
+    let outcome = run_session(shop, display.scale, connection, (ours.into(), manager));
     // An X server without its manager shows nothing.
     let _ = child.kill();
     let _ = child.wait();
@@ -84,7 +95,9 @@ fn start(display: &Display, wayland: OwnedFd, manager: OwnedFd) -> anyhow::Resul
     let mut command = Command::new(&display.program);
     command
         .arg(format!(":{}", display.number))
-        .args(["-rootless", "-terminate", LINGER_S]);
+        .args(["-rootless", "-terminate", LINGER_S])
+        // The host is sent pixels in any case; without this a container needs EGL only to be told so.
+        .arg("-shm");
     command.arg("-wm").arg(manager.as_raw_fd().to_string());
     let mut kept = Vec::new();
     for socket in &display.sockets {
@@ -95,18 +108,21 @@ fn start(display: &Display, wayland: OwnedFd, manager: OwnedFd) -> anyhow::Resul
     command.env("WAYLAND_SOCKET", wayland.as_raw_fd().to_string());
     kept.extend([wayland, manager]);
     sys::spawn::tie(&mut command, kept);
-    command
-        .spawn()
-        .with_context(|| format!("cannot start {}", display.program))
+    // Programs hear this: what to do about it comes first.
+    command.spawn().with_context(|| {
+        format!(
+            "X programs need the package xwayland: cannot start {}",
+            display.program
+        )
+    })
 }
 
 fn run_session(
-    shop: &Arc<Shop>,
+    shop: &Shop,
     scale: Option<f64>,
-    socket: OwnedFd,
-    manager: UnixStream,
+    connection: Connection,
+    (socket, manager): (OwnedFd, UnixStream),
 ) -> anyhow::Result<()> {
-    let connection = Connection::open(shop, "Xwayland")?;
     let stats = shop.clients.add(0, "Xwayland".to_owned());
     let bridge = Bridge::new(Scale::new(scale));
     let context = connection.context(stats.clone(), Some(bridge.clone()));

@@ -13,6 +13,7 @@ mod pump;
 pub(crate) mod session;
 mod target;
 mod terminal;
+mod windows;
 
 use std::os::fd::OwnedFd;
 use std::process::Stdio;

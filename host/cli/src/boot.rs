@@ -5,6 +5,7 @@ use wire::{ContainerName, Fault, Kind, VmName};
 
 use crate::client::Client;
 use crate::create::{self, Source};
+use crate::desktop;
 use crate::options::SessionOptions;
 use crate::session::{Place, Session};
 use crate::ui::{Stages, Ui};
@@ -18,7 +19,8 @@ pub(crate) enum Missing {
     Refuse,
 }
 
-/// Starts the VM; a running one is success at once.
+/// Starts the VM; a running one is success at once. Its windows go to the desktop that the command was typed on; where they
+/// can't, it still starts.
 pub(crate) async fn vm(
     client: &Client,
     vm: &VmName,
@@ -33,10 +35,14 @@ pub(crate) async fn vm(
         Ok(report) => stages.follow(report.into_inner()).await,
         Err(status) => Err(status.into()),
     };
-    match report {
-        Err(fault) => Err(client.known_vms(fault, vm).await),
-        done => done,
+    if let Err(fault) = report {
+        return Err(client.known_vms(fault, vm).await);
     }
+    if let Err(fault) = desktop::offer(client, vm).await {
+        let causes = &fault.parts().causes;
+        stages.note(&format!("no windows: {fault}: {}", causes.join(": ")));
+    }
+    Ok(())
 }
 
 /// Starts the container in the running VM; a running one is success at once.

@@ -10,6 +10,7 @@ mod completion;
 mod create;
 mod crosh;
 mod defaults;
+mod desktop;
 mod doctor;
 mod end;
 mod invocation;

@@ -5,12 +5,15 @@
 //! concierge's one runtime and therefore lives as long as concierge does.
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use spec::fd::InheritedFd;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::log::Log;
@@ -78,6 +81,22 @@ impl Child {
         let _gone = self.process.start_kill();
         let _reaped = self.process.wait().await;
     }
+}
+
+/// Returns the number by which a child that is given `descriptor` finds it.
+pub(crate) fn name_of(descriptor: &impl AsRawFd) -> InheritedFd {
+    InheritedFd(descriptor.as_raw_fd())
+}
+
+/// Returns a memory file that holds `text` and is read from its start: what a child is told.
+///
+/// # Errors
+/// When there is no memory.
+pub(crate) fn message_file(text: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("spec", MemfdFlags::CLOEXEC)?);
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// Says how a child ended.

@@ -79,7 +79,9 @@ pub(crate) async fn live(detached: bool) -> Result<(), Fault> {
         None => link::unix::listen(&places.socket()),
     };
     let listener = listener.map_err(|error| cannot("listen on its socket", &error))?;
-    remove_sockets(&places.sockets());
+    for folder in [places.sockets(), places.displays()] {
+        remove_sockets(&folder);
+    }
     let idle = config
         .idle_seconds
         .map_or(IDLE_DEFAULT, Duration::from_secs);

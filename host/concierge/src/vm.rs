@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use wire::{Bytes, Fault, Kind, Mib, VmName};
 
 use crate::guest::agent::Agent;
+use crate::guest::windows::Windows;
 use crate::log::Log;
 use crate::progress::{Events, Listener};
 use crate::world::World;
@@ -149,6 +150,8 @@ pub(crate) struct Running {
     pub(crate) started_s: u64,
     /// The guest's agent.
     pub(crate) agent: Agent,
+    /// Where its windows are shown.
+    pub(crate) windows: Windows,
 }
 
 /// One VM as others see it.

@@ -12,6 +12,7 @@ use wire::{Bytes, Fault, Mib, VmName};
 
 use crate::disk::{self, Folder, Settings};
 use crate::engine::{self, Chosen};
+use crate::guest::windows;
 use crate::image::Image;
 
 /// Memory of a new VM at most, when the user does not say.
@@ -35,6 +36,8 @@ pub(crate) struct World {
     pub(crate) config: Config,
     /// The program whose `device` command runs the daemons.
     pub(crate) crosvm: PathBuf,
+    /// The program that shows a VM's windows.
+    pub(crate) windows: PathBuf,
     cids: Mutex<BTreeSet<u32>>,
 }
 
@@ -48,6 +51,7 @@ impl World {
             places,
             config,
             crosvm: sibling("crosvm")?,
+            windows: sibling(windows::PROGRAM)?,
             cids: Mutex::default(),
         })
     }
@@ -113,7 +117,7 @@ impl World {
     }
 }
 
-/// A context identifier and the VM's folder of sockets, both free again when this is dropped.
+/// A context identifier and the VM's folders of sockets, all free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Cid {
     /// The number.
@@ -123,12 +127,18 @@ pub(crate) struct Cid {
 
 impl Drop for Cid {
     fn drop(&mut self) {
-        let folder = self.world.places.vm_sockets(self.number);
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %folder.display(), %error, "cannot remove sockets");
+        let number = self.number.to_string();
+        let places = &self.world.places;
+        for folder in [
+            places.vm_sockets(self.number),
+            places.displays().join(number),
+        ] {
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %folder.display(), %error, "cannot remove sockets");
+                }
+                _ => {}
             }
-            _ => {}
         }
         let mut taken = self
             .world

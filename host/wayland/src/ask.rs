@@ -6,7 +6,8 @@
 //! ◀─ {"answer":1,"allow":true}
 //! ◀─ {"grant":"to-host"}            one transfer, for the mode `explicit`
 //! ```
-//! Without a control socket, and without an answer in time, the answer is no.
+//! Without a control socket, and without an answer in time, the answer is no. When the other end closes it, this host end
+//! has a successor and takes no more programs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,6 +39,7 @@ pub type Then = Box<dyn FnOnce(bool)>;
 #[derive(Default)]
 pub struct Asks {
     control: Option<OwnedFd>,
+    let_go: bool,
     line: Vec<u8>,
     next: u64,
     open: HashMap<u64, (Instant, Then)>,
@@ -85,6 +87,12 @@ impl Asks {
     #[must_use]
     pub fn control(&self) -> Option<&OwnedFd> {
         self.control.as_ref()
+    }
+
+    /// Returns whether whoever held the other end has closed it.
+    #[must_use]
+    pub fn let_go(&self) -> bool {
+        self.let_go
     }
 
     /// Asks whether data of type `mime` may go in `direction`, and calls `then` with the answer.
@@ -150,10 +158,9 @@ impl Asks {
             return settled;
         };
         match rustix::net::recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
-            Ok((0, _)) => self.control = None,
-            Ok((got, _)) => self.line.extend_from_slice(&bytes[..got]),
+            Ok((got @ 1.., _)) => self.line.extend_from_slice(&bytes[..got]),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => self.control = None,
+            Ok((0, _)) | Err(_) => (self.control, self.let_go) = (None, true),
         }
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
@@ -254,6 +261,18 @@ mod tests {
             .unwrap();
         settle(&mut asks);
         assert_eq!(answer.get(), Some(true));
+    }
+
+    #[test]
+    fn a_closed_socket_is_noticed() {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut asks = Asks::to(near.into());
+        settle(&mut asks);
+        assert!(!asks.let_go());
+        drop(far);
+        settle(&mut asks);
+        assert!(asks.let_go());
+        assert_eq!(answer_of(&mut asks).get(), Some(false));
     }
 
     #[test]

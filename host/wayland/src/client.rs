@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use wayland::channel::{Notice, Shared};
 use wayland::direct::Direct;
+use wayland::frame::Frame;
 use wayland::pipes;
 use wayland::pool::PoolStore;
-use wayland::session::{Session, SessionError, Side};
-use wayland::stream::{Rate, Settings, Stream};
+use wayland::session::{Session, SessionError, Side, error_event};
+use wayland::socket;
+use wayland::stream::{Rate, Settings, Stream, clock_ns};
 use wl_proxy::baseline::Baseline;
 use wl_proxy::object::ObjectCoreApi;
 use wl_proxy::protocols::wayland::wl_callback::WlCallback;
+use wl_proxy::protocols::wayland::wl_display::WlDisplayError;
 use wl_proxy::state::State;
 
 use crate::filter::{Context, DisplayHandler, audit_end};
@@ -35,23 +38,50 @@ pub struct Client {
     _held: Held,
 }
 
-impl Client {
-    /// Takes in a program that has connected on `link`; its windows go to the compositor at
-    /// `compositor`.
+/// What one more program needs of the host.
+#[derive(Debug)]
+pub struct Place {
+    held: Held,
+    server: Rc<OwnedFd>,
+}
+
+impl Place {
+    /// Takes a place for one more program of `vm` on the compositor at `compositor`.
     ///
     /// # Errors
     /// When the VM has too many or the compositor can't be reached.
-    pub fn new(
-        vm: &Rc<Vm>,
-        link: OwnedFd,
-        compositor: &Path,
-        direct: bool,
-    ) -> anyhow::Result<Self> {
+    pub fn take(vm: &Rc<Vm>, compositor: &Path) -> anyhow::Result<Self> {
         let held = vm
             .hold(Counted::Client)
             .context("too many programs are connected")?;
         let server = UnixStream::connect(compositor).context("cannot reach the compositor")?;
         let server = Rc::new(OwnedFd::from(server));
+        Ok(Self { held, server })
+    }
+}
+
+/// Tells a program that has connected on `link` why it can't have windows.
+pub fn refuse(link: &OwnedFd, vm: &str, why: &str) {
+    let error = error_event(1, WlDisplayError::IMPLEMENTATION.0, why);
+    let mut bytes = Vec::new();
+    let hello = Frame::Hello {
+        clock_ns: clock_ns(),
+        label: vm,
+    };
+    for frame in [hello, Frame::Wayland(Vec::new(), &error), Frame::Goodbye] {
+        frame.write(&mut bytes);
+    }
+    // A new connection has room for it; whoever is gone already needs no reason.
+    let _ = socket::send_some(link, &bytes);
+}
+
+impl Client {
+    /// Takes in a program that has connected on `link`; its windows go where it has a `place`.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn new(vm: &Rc<Vm>, link: OwnedFd, place: Place, direct: bool) -> anyhow::Result<Self> {
+        let Place { held, server } = place;
         let (channel, socket): (Shared, OwnedFd) = if direct {
             (Rc::new(RefCell::new(Direct)), link)
         } else {

@@ -7,5 +7,4 @@ pub mod filter;
 pub mod jail;
 pub mod security_context;
 pub mod serve;
-pub mod spec;
 pub mod vm;

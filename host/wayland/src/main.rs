@@ -9,12 +9,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+use spec::windows::WindowsSpec;
 use sys::inherited::{self, Kind};
 
 use wayland_hostd::ask::Asks;
 use wayland_hostd::security_context::Marked;
 use wayland_hostd::serve::Server;
-use wayland_hostd::spec::Spec;
 use wayland_hostd::vm::Vm;
 use wayland_hostd::{jail, security_context};
 
@@ -50,11 +50,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let spec = read_spec(arguments.spec_fd)?;
-    let listener = inherited::take(spec.listener, Kind::Listening)?;
-    let directory = inherited::take(spec.directory, Kind::Directory)?;
+    let listener = inherited::take(spec.listener.0, Kind::Listening)?;
+    let directory = inherited::take(spec.directory.0, Kind::Directory)?;
     let control = spec
         .control
-        .map(|fd| inherited::take(fd, Kind::Connected))
+        .map(|fd| inherited::take(fd.0, Kind::Connected))
         .transpose()?;
     let marked = mark(&spec, &directory)?;
     let asks = control.map_or_else(Asks::nobody, Asks::to);
@@ -80,7 +80,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     .run()
 }
 
-fn read_spec(fd: RawFd) -> anyhow::Result<Spec> {
+fn read_spec(fd: RawFd) -> anyhow::Result<WindowsSpec> {
     let message = File::from(inherited::take(fd, Kind::Message)?);
     let mut text = String::new();
     message
@@ -92,7 +92,7 @@ fn read_spec(fd: RawFd) -> anyhow::Result<Spec> {
 
 /// Has the compositor mark this VM's clients, if it can; for that it gets a second socket in the
 /// directory, which the jail will show.
-fn mark(spec: &Spec, directory: &OwnedFd) -> anyhow::Result<Option<Marked>> {
+fn mark(spec: &WindowsSpec, directory: &OwnedFd) -> anyhow::Result<Option<Marked>> {
     let here = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
     let (compositor, socket) = (here.join(&spec.compositor), here.join(MARKED_SOCKET));
     security_context::register(&compositor, &socket, (&spec.policy.app_id_prefix, &spec.vm))

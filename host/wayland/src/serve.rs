@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use wayland::session::wait_until;
 
-use crate::client::Client;
+use crate::client::{Client, Place, refuse};
 use crate::vm::Vm;
 
 /// How long no new program is taken in after one could not be: a guest that reconnects without
@@ -32,7 +32,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves until the listener fails.
+    /// Serves until it has been let go and its last program has closed, or the listener fails.
     ///
     /// # Errors
     /// When the kernel refuses to wait or to accept.
@@ -43,6 +43,10 @@ impl Server {
         loop {
             clients.iter_mut().for_each(Client::prepare);
             clients.retain(|client| !client.session().is_over());
+            let let_go = self.vm.asks.borrow().let_go();
+            if let_go && clients.is_empty() {
+                return Ok(());
+            }
             let ready = self.wait(&clients, accept_from)?;
             let now = Instant::now();
             for (client, ready) in clients.iter_mut().zip(&ready.clients) {
@@ -53,6 +57,7 @@ impl Server {
             }
             let settled = self.vm.asks.borrow_mut().settle();
             settled.into_iter().for_each(|(allow, then)| then(allow));
+            // A successor has its own socket; what already waits in ours is taken first.
             if ready.listener {
                 match self.accept() {
                     Ok(new) => clients.extend(new),
@@ -68,7 +73,15 @@ impl Server {
     fn accept(&self) -> anyhow::Result<Option<Client>> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match accept_with(&self.listener, flags) {
-            Ok(link) => Client::new(&self.vm, link, &self.compositor, self.direct).map(Some),
+            Ok(link) => match Place::take(&self.vm, &self.compositor) {
+                Ok(place) => Client::new(&self.vm, link, place, self.direct).map(Some),
+                Err(error) => {
+                    if !self.direct {
+                        refuse(&link, &self.vm.name, &format!("{error:#}"));
+                    }
+                    Err(error)
+                }
+            },
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
             Err(error) => Err(error).context("cannot accept"),
         }

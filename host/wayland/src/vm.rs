@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wayland::pool::Budget;
 
 use crate::ask::Asks;
-use crate::spec::{Mode, Policy};
+use spec::windows::{Mode, Policy};
 
 /// How recent the VM's last input must be for a window to ask for the focus: the time a program
 /// takes to start on a slow machine, as in kwin's focus stealing prevention.

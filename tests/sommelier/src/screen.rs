@@ -23,13 +23,15 @@ pub struct Screen {
     /// Its socket's name.
     pub display: String,
     ipc: PathBuf,
-    runtime: tempfile::TempDir,
+    runtime: PathBuf,
+    /// The runtime directory, if it is not somebody else's.
+    own: Option<tempfile::TempDir>,
     /// Keeps a keyboard on the seat: without one nothing has the focus.
     _keyboard: Running,
 }
 
 impl Screen {
-    /// Starts a compositor.
+    /// Starts a compositor in a runtime directory of its own.
     ///
     /// # Panics
     /// When it does not come up.
@@ -44,9 +46,27 @@ impl Screen {
         if getuid().is_root() {
             chown(runtime.path(), Some(NOBODY), Some(NOBODY)).expect("root may chown");
         }
-        let config = runtime.path().join("sway.config");
+        let mut screen = Self::in_runtime(runtime.path());
+        screen.own = Some(runtime);
+        screen
+    }
+
+    /// Starts a compositor in a user's runtime directory. What an earlier one left there is removed.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn in_runtime(runtime: &Path) -> Self {
+        let ours = |name: &str| name.starts_with("wayland-") || name.starts_with("sway-ipc");
+        for entry in std::fs::read_dir(runtime).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(ours) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let runtime = runtime.to_owned();
+        let config = runtime.join("sway.config");
         std::fs::write(&config, CONFIG).expect("the runtime directory is writable");
-        let sway = Program::new("sway", runtime.path())
+        let sway = Program::new("sway", &runtime)
             .args(["-c"])
             .args([&config])
             .env("WLR_BACKENDS", "headless")
@@ -54,7 +74,7 @@ impl Screen {
             .env("WLR_LIBINPUT_NO_DEVICES", "1")
             .start();
         let find = |start: &str| {
-            let names = std::fs::read_dir(runtime.path())
+            let names = std::fs::read_dir(&runtime)
                 .ok()?
                 .flatten()
                 .map(|entry| entry.file_name());
@@ -62,10 +82,8 @@ impl Screen {
             names.find(|name| name.starts_with(start) && !name.ends_with(".lock"))
         };
         let display = soon("a Wayland socket", || find("wayland-"));
-        let ipc = runtime
-            .path()
-            .join(soon("sway's control socket", || find("sway-ipc")));
-        let keyboard = Program::new("wtype", runtime.path())
+        let ipc = runtime.join(soon("sway's control socket", || find("sway-ipc")));
+        let keyboard = Program::new("wtype", &runtime)
             .env("WAYLAND_DISPLAY", &display)
             .args(["-s", "600000"])
             .start();
@@ -74,6 +92,7 @@ impl Screen {
             display,
             ipc,
             runtime,
+            own: None,
             _keyboard: keyboard,
         }
     }
@@ -81,7 +100,7 @@ impl Screen {
     /// Returns the runtime directory.
     #[must_use]
     pub fn runtime(&self) -> &Path {
-        self.runtime.path()
+        &self.runtime
     }
 
     /// Returns a program of the host.
@@ -113,6 +132,32 @@ impl Screen {
         // The first key of a new keyboard is lost without a pause.
         self.program("wtype")
             .args(["-s", "400", text, "-k", "Return"])
+            .output();
+    }
+
+    /// Puts the pointer there.
+    pub fn move_pointer(&self, x: u32, y: u32) {
+        self.tell(&[
+            "seat",
+            "seat0",
+            "cursor",
+            "set",
+            &x.to_string(),
+            &y.to_string(),
+        ]);
+    }
+
+    /// Presses and releases a button of the pointer, `button1` being the left one.
+    pub fn click(&self, button: &str) {
+        for act in ["press", "release"] {
+            self.tell(&["seat", "seat0", "cursor", act, button]);
+        }
+    }
+
+    fn tell(&self, words: &[&str]) {
+        self.program("swaymsg")
+            .env("SWAYSOCK", &self.ipc)
+            .args(words)
             .output();
     }
 

@@ -2,7 +2,7 @@
 //! the programs of this checkout, and the key of every step over its part of them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -55,7 +55,7 @@ impl Inventory {
             lock: Lock::get(apt, folder, &wanted(&files)?, refresh)?,
             files,
             toolchain: kernel::toolchain()?,
-            programs: programs(plan.maitred, plan.tools)?,
+            programs: programs([plan.maitred, plan.sommelier])?,
             keys: Keys::new(),
         };
         inventory.keys = inventory.keys_of_steps(plan.sources)?;
@@ -198,16 +198,12 @@ fn list_of(files: &Files, path: &str) -> Result<List> {
 }
 
 /// Returns a line with name and hash for every program that goes into the root.
-fn programs(maitred: &Path, tools: &[PathBuf]) -> Result<Vec<String>> {
+fn programs(programs: [&Path; 2]) -> Result<Vec<String>> {
     let hash = |path: &Path| -> Result<String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Ok(format!("{name} {}", sha256_of(path)?))
     };
-    [maitred]
-        .into_iter()
-        .chain(tools.iter().map(PathBuf::as_path))
-        .map(hash)
-        .collect()
+    programs.into_iter().map(hash).collect()
 }
 
 /// Returns names and contents of the files whose path starts with `prefix`.

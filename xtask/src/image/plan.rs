@@ -38,8 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) sources: &'a Sources,
     /// The static maitred.
     pub(super) maitred: &'a Path,
-    /// Static programs for /opt/testudo/bin.
-    pub(super) tools: &'a [PathBuf],
+    /// The static sommelier.
+    pub(super) sommelier: &'a Path,
 }
 
 /// Where the results of the steps that make outputs are, by the step's name.
@@ -130,7 +130,7 @@ impl Plan<'_> {
         let root = inventory.recipe("root", "packing Termina's root", 3);
         let root = store.get(&root, |work| {
             let mut tree = root::read_tar(&bare)?;
-            root::add_programs(&mut tree, self.maitred, self.tools)?;
+            root::add_programs(&mut tree, self.maitred, self.sommelier)?;
             let packing = Packing {
                 name: "root.erofs",
                 compression: root::COMPRESSION,

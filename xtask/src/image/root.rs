@@ -1,10 +1,10 @@
 //! Termina's read-only root: packages thinned by image/termina/root.list, the files of
 //! image/termina/root laid over them, busybox's commands, mount points; then, in a second step that
-//! takes a moment, maitred and the static guest tools, packed as erofs.
+//! takes a moment, maitred and sommelier, packed as erofs.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -50,8 +50,8 @@ const MAITRED: &str = "usr/sbin/maitred";
 /// costs it, and the host's page cache holds the file but once (image/termina/README.md).
 pub(super) const COMPRESSION: Option<&str> = None;
 
-/// Where static guest tools lie; containers see this folder too.
-const TOOLS: &str = "opt/testudo/bin";
+/// Where sommelier lies; containers see this folder too.
+const SOMMELIER: &str = "opt/testudo/bin/sommelier";
 
 /// What a tree is drawn from.
 pub(super) struct Source<'a> {
@@ -127,21 +127,21 @@ fn applets(tree: &Tree, work: &Work<'_>) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// Adds maitred and the static guest tools.
+/// Adds the static programs: maitred, and sommelier under its two names.
 ///
 /// # Errors
 /// When one cannot be read.
-pub(super) fn add_programs(tree: &mut Tree, maitred: &Path, tools: &[PathBuf]) -> Result<()> {
-    let read =
-        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    tree.put(MAITRED, 0o755, Kind::File(read(maitred)?));
-    for tool in tools {
-        let name = tool
-            .file_name()
-            .context("a guest tool has no name")?
-            .to_string_lossy();
-        tree.put(&format!("{TOOLS}/{name}"), 0o755, Kind::File(read(tool)?));
+pub(super) fn add_programs(tree: &mut Tree, maitred: &Path, sommelier: &Path) -> Result<()> {
+    for (path, program) in [(MAITRED, maitred), (SOMMELIER, sommelier)] {
+        let bytes =
+            fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+        tree.put(path, 0o755, Kind::File(bytes));
     }
+    tree.put(
+        &format!("{SOMMELIER}ctl"),
+        0o777,
+        Kind::Link("sommelier".to_owned()),
+    );
     Ok(())
 }
 

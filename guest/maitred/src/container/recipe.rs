@@ -130,6 +130,12 @@ fn mounts(config: &Config, init: Init) -> Vec<String> {
     // some whole one is in sight (mount_too_revealing in fs/namespace.c). The same for /sys.
     entries.push("proc dev/.lxc/proc proc create=dir,optional 0 0".to_owned());
     entries.push("sys dev/.lxc/sys sysfs create=dir,optional 0 0".to_owned());
+    // What systemd reads from its runtime folders, in whatever distribution; nothing of it is on the container's disk.
+    for folder in ["environment.d", "tmpfiles.d"] {
+        entries.push(format!(
+            "/opt/testudo/{folder} run/{folder} none bind,ro,nosuid,nodev,noexec,create=dir,optional 0 0"
+        ));
+    }
     if let Some(user) = &config.user {
         // The first shell comes before systemd-logind; it leaves a directory alone that is mounted already.
         entries.push(format!(

@@ -209,7 +209,7 @@ fn streams(target: &Target) -> io::Result<(Streams, Ends)> {
 }
 
 /// Opens the group that sessions of the container live in, made with the first of them.
-fn group(live: &Live, first_id: u32) -> io::Result<File> {
+pub(super) fn group(live: &Live, first_id: u32) -> io::Result<File> {
     let path = live.cgroup().join(GROUP);
     match std::fs::create_dir(&path) {
         Ok(()) => {
@@ -253,7 +253,7 @@ fn child(target: &Target, group: Option<File>, ends: Ends, mut report: File) -> 
 }
 
 /// Joins the container's control group and namespaces; the next process that is forked is inside altogether.
-fn enter(live: &Live, group: Option<File>) -> io::Result<()> {
+pub(super) fn enter(live: &Live, group: Option<File>) -> io::Result<()> {
     if let Some(mut group) = group {
         group.write_all(b"0")?;
     }
@@ -312,17 +312,17 @@ fn become_user(target: &Target) -> io::Result<()> {
     if target.container.is_none() && getuid().as_raw() == target.uid {
         return Ok(());
     }
-    let groups: Vec<Gid> = target
-        .groups
-        .iter()
-        .map(|gid| Gid::from_raw(*gid))
-        .collect();
+    become_account((0, 0), &target.groups)?;
+    become_account((target.uid, target.gid), &target.groups)
+}
+
+/// Takes on the ids of an account; only root may, and of the container only its own.
+pub(super) fn become_account((uid, gid): (u32, u32), groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     set_thread_groups(&groups)?;
-    for (uid, gid) in [(0, 0), (target.uid, target.gid)] {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        set_thread_res_gid(gid, gid, gid)?;
-        set_thread_res_uid(uid, uid, uid)?;
-    }
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use super::client::Client;
 use super::launch::{Launch, launch};
 use super::pump;
 use super::target::Target;
+use super::windows;
 use crate::boot::CommandLine;
 use crate::container::Containers;
 use crate::fault::OrFault;
@@ -73,5 +74,11 @@ fn begin(client: &mut Client, containers: &Containers) -> Result<Launch, Fault> 
             "the session does not begin with a setup",
         ));
     };
-    launch(&Target::of(setup, containers)?)
+    let target = Target::of(setup, containers)?;
+    if target.has_desktop
+        && let Some(code) = windows::ensure(&target)
+    {
+        return Ok(Launch::Child(code));
+    }
+    launch(&target)
 }

@@ -16,6 +16,12 @@ const WORD_MAX: usize = 128 << 10;
 /// What every distribution has its programs in.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Where containers find our programs, after all of their own.
+const OUR_PATH: &str = "/opt/testudo/bin";
+
+/// The name of the socket of Wayland clients in the runtime directory.
+pub(super) const WAYLAND_SOCKET: &str = "wayland-0";
+
 /// A command ready to be started.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -31,6 +37,8 @@ pub(super) struct Target {
     pub(super) directory: Directory,
     /// Set: on a terminal of this size.
     pub(super) window: Option<VshWindow>,
+    /// It is the person that the container is for, whose windows the host shows.
+    pub(super) has_desktop: bool,
 }
 
 /// Where the command starts.
@@ -103,9 +111,15 @@ impl Target {
         )?;
         let groups = account.groups(rootfs);
         let mut environment = basics(&account);
+        environment.insert("PATH".to_owned(), format!("{PATH}:{OUR_PATH}"));
         environment.extend(desktop(account.uid));
         environment.extend(config.environment.iter().cloned());
-        Ok(Self::new(setup, account, groups, environment))
+        let has_desktop = account.uid == config.user.as_ref().map_or(0, |user| user.uid);
+        let target = Self::new(setup, account, groups, environment);
+        Ok(Self {
+            has_desktop,
+            ..target
+        })
     }
 
     fn new(
@@ -142,6 +156,7 @@ impl Target {
             environment,
             directory,
             window,
+            has_desktop: false,
         }
     }
 }
@@ -194,19 +209,24 @@ fn basics(account: &Account) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Where a desktop program finds its sockets. The names are fixed, so they are right before anyone serves them.
-fn desktop(uid: u32) -> [(String, String); 5] {
+/// Where a desktop program finds its sockets, and what toolkits must be told. The names are fixed, so they are right before
+/// anyone serves them.
+fn desktop(uid: u32) -> [(String, String); 8] {
     let runtime = format!("/run/user/{uid}");
+    let bus = format!("unix:path={runtime}/bus");
     [
-        (
-            "DBUS_SESSION_BUS_ADDRESS".to_owned(),
-            format!("unix:path={runtime}/bus"),
-        ),
-        ("XDG_RUNTIME_DIR".to_owned(), runtime),
-        ("WAYLAND_DISPLAY".to_owned(), "wayland-0".to_owned()),
-        ("DISPLAY".to_owned(), ":0".to_owned()),
-        ("container".to_owned(), "lxc".to_owned()),
+        ("DBUS_SESSION_BUS_ADDRESS", bus.as_str()),
+        ("XDG_RUNTIME_DIR", &runtime),
+        ("WAYLAND_DISPLAY", WAYLAND_SOCKET),
+        ("DISPLAY", ":0"),
+        ("container", "lxc"),
+        // Java draws into nothing under window managers that do not reparent, unless told.
+        ("_JAVA_AWT_WM_NONREPARENTING", "1"),
+        // GTK and Electron then speak text-input-v3 to the host's input method themselves.
+        ("GTK_IM_MODULE", "wayland"),
+        ("ELECTRON_OZONE_PLATFORM_HINT", "auto"),
     ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
@@ -245,6 +265,7 @@ mod tests {
             "unix:path=/run/user/1000/bus"
         );
         assert_eq!((variable("USER"), variable("DISPLAY")), ("ada", ":0"));
+        assert!(target.has_desktop);
         assert_eq!(variable("PATH"), "/opt/go");
     }
 
@@ -260,6 +281,7 @@ mod tests {
         };
         let target = Target::in_rootfs(setup, &config(), &rootfs).unwrap();
         assert_eq!((target.uid, target.program.as_str()), (0, "id"));
+        assert!(!target.has_desktop);
         assert_eq!(target.words, ["id", "-u"]);
         assert_eq!(target.environment["PATH"], "/bin");
         assert_eq!(target.directory, Directory::Wanted("/srv".to_owned()));

@@ -210,7 +210,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Prints a note above the list.
-    fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         if let Picture::List { lines, .. } = &mut self.picture
             && *lines > 0
         {

@@ -41,6 +41,32 @@ fn what_runs_is_used_as_it_is() {
 }
 
 #[test]
+fn windows_go_to_the_desktop_of_the_command_and_their_want_stops_nothing() {
+    let desk = Desk::new();
+    let run = || {
+        let mut command = desk.command("testudo", &["run", "true"]);
+        command
+            .env("WAYLAND_DISPLAY", "wayland-7")
+            .output()
+            .unwrap()
+    };
+    assert_eq!(run().stderr, b"");
+    let offered = format!(
+        "Vms.ShowWindows termina {}",
+        desk.path("run/wayland-7").display()
+    );
+    assert_eq!(desk.changes()[1], offered);
+    let fault = Fault::new(Kind::Invalid, "E-COMPOSITOR", "cannot show windows").cause("gone");
+    desk.daemon()
+        .world()
+        .refusals
+        .insert("Vms.ShowWindows".to_owned(), fault);
+    let done = run();
+    assert!(done.status.success());
+    assert_eq!(done.stderr, b"no windows: cannot show windows: gone\n");
+}
+
+#[test]
 fn the_bare_command_is_a_shell_and_passes_its_status() {
     let desk = Desk::empty();
     let shown = desk.feed("testudo", &[], b"echo $0; exit 42\n");

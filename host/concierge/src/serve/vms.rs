@@ -1,5 +1,6 @@
 //! The `Vms` service, on the host.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,8 +9,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::proto::import_vm::Part;
 use wire::proto::{
-    Chunk, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm, SetVmReply, StartVm,
-    StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath, vms_server,
+    Chunk, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm, SetVmReply,
+    ShowWindows, StartVm, StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath, vms_server,
 };
 use wire::{Bytes, Fault, Kind, Mib};
 
@@ -185,6 +186,13 @@ impl vms_server::Vms for Service {
             }
         };
         Ok(Response::new(logs::of_file(log, asked.follow)))
+    }
+
+    async fn show_windows(&self, request: Request<ShowWindows>) -> Result<Response<Empty>, Status> {
+        let ShowWindows { vm, compositor } = request.into_inner();
+        let running = self.0.running(&name(&vm)?)?;
+        running.windows.show_on(Path::new(&compositor)).await?;
+        Ok(Response::new(Empty {}))
     }
 
     async fn vsock(&self, request: Request<VmRef>) -> Result<Response<VsockPath>, Status> {

@@ -6,8 +6,8 @@
 
 use std::fs::{DirBuilder, File};
 use std::future::poll_fn;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use spec::device::{
     BlockFormat, BlockSpec, DeviceMessage, DeviceSpec, NetBackend, NetSpec, VhostSocket, VsockSpec,
 };
 use spec::fd::InheritedFd;
 use spec::vm::{Console, Device, Function, Kernel, Options, VM_SPEC_VERSION, VmSpec};
+use spec::windows::Policy;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -33,10 +34,11 @@ use wire::proto::Ready;
 use wire::{Bytes, VmName, ports};
 
 use super::Logs;
-use crate::child::{self, Child};
+use crate::child::{self, Child, message_file, name_of};
 use crate::disk::Settings;
 use crate::engine::{Chosen, Control, OwnDisk, Plug};
 use crate::guest::agent::Agent;
+use crate::guest::windows::{self, Windows};
 use crate::guest::{self, extras, ready, resolver};
 use crate::image::Image;
 use crate::log::Log;
@@ -85,11 +87,13 @@ pub(crate) struct Machine {
     pub(crate) announcements: mpsc::Receiver<Ready>,
     /// Whether the guest has a network card.
     pub(crate) networked: bool,
+    /// Where its windows are shown.
+    pub(crate) windows: Windows,
     /// The engine first.
     children: Vec<Child>,
     control: Arc<dyn Control>,
     console: JoinHandle<()>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     cid: Cid,
 }
 
@@ -110,7 +114,7 @@ impl Machine {
     pub(crate) fn assemble(world: &Arc<World>, parts: Parts) -> io::Result<Self> {
         let cid = world.cid();
         let token = ready::token()?;
-        let sockets = Sockets::make(world, &cid, &token, &parts.image)?;
+        let mut sockets = Sockets::make(world, &cid, &token, &parts.image)?;
         let (console_ours, console_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         let (control_ours, control_theirs) = StdUnixStream::pair()?;
         control_ours.set_nonblocking(true)?;
@@ -153,15 +157,25 @@ impl Machine {
         let vsock = world.places.vsock(cid.number);
         let console = pipe::Receiver::from_owned_fd(console_ours)?;
         let control = UnixStream::from_std(control_ours)?;
+        let windows = windows::Setting {
+            vm: parts.name.clone(),
+            program: world.windows.clone(),
+            vsock: vsock.clone(),
+            folder: world.places.displays().join(cid.number.to_string()),
+            policy: Policy::default(),
+            log: parts.logs.vm.clone(),
+        };
+        let windows = Windows::new(windows, &mut sockets.tasks);
         Ok(Self {
             agent: Agent::new(parts.name, vsock),
             control: Arc::from(parts.chosen.engine.control(control, parts.logs.vm.clone())),
             chosen: parts.chosen,
             announcements: sockets.announcements,
             networked,
+            windows,
             children,
             console: tokio::spawn(collect(console, parts.logs.console)),
-            _tasks: sockets.tasks,
+            tasks: sockets.tasks,
             cid,
         })
     }
@@ -201,6 +215,8 @@ impl Machine {
         for child in &mut self.children {
             child.kill().await;
         }
+        // The host end of its windows is a child of one of them.
+        self.tasks.shutdown().await;
         let _drained = tokio::time::timeout(LAST_LINES, &mut self.console).await;
     }
 
@@ -465,18 +481,6 @@ impl Builder<'_> {
         self.children.insert(0, child);
         Ok(self.children)
     }
-}
-
-fn name_of(descriptor: &impl AsRawFd) -> InheritedFd {
-    InheritedFd(descriptor.as_raw_fd())
-}
-
-/// Returns a memory file that holds `text` and is read from its start.
-fn message_file(text: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("spec", MemfdFlags::CLOEXEC)?);
-    file.write_all(text)?;
-    io::Seek::rewind(&mut file)?;
-    Ok(file.into())
 }
 
 /// Copies the guest's console into its log until the engine ends.

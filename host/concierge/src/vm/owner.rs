@@ -24,7 +24,7 @@ use crate::world::World;
 /// What work leaves behind.
 enum Outcome {
     /// A machine, or why there is none.
-    Started(Result<Machine, Fault>),
+    Started(Box<Result<Machine, Fault>>),
     /// Nothing that has to be kept.
     Done(Result<(), Fault>),
 }
@@ -186,7 +186,7 @@ impl Owner {
                     order,
                     logs: self.logs.clone(),
                 };
-                Box::pin(async { Outcome::Started(start.run().await) })
+                Box::pin(async { Outcome::Started(Box::new(start.run().await)) })
             }
             Request::Stop(patience) => {
                 let machine = self.machine.take();
@@ -231,13 +231,11 @@ impl Owner {
     async fn finish(&mut self, outcome: Outcome) {
         let work = self.work.take().expect("work has finished");
         let result = match outcome {
-            Outcome::Started(Ok(machine)) => {
+            Outcome::Started(started) => started.map(|machine| {
                 self.started_s = disk::now_s();
                 self.last_end = None;
                 self.machine = Some(machine);
-                Ok(())
-            }
-            Outcome::Started(Err(fault)) => Err(fault),
+            }),
             Outcome::Done(result) => result,
         };
         // What others see is right before anybody hears of it.
@@ -297,6 +295,7 @@ impl Owner {
             cid: machine.cid(),
             started_s: self.started_s,
             agent: machine.agent.clone(),
+            windows: machine.windows.clone(),
         });
         self.view.send_replace(View {
             state: self.state(),

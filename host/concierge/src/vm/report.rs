@@ -41,7 +41,8 @@ async fn add_running(vm: &mut Vm, running: Running) {
     vm.started_s = running.started_s;
     vm.pid = running.pids.first().copied().unwrap_or_default();
     vm.cid = running.cid;
-    vm.host_memory_bytes = running.pids.iter().map(|pid| resident_bytes(*pid)).sum();
+    let pids = running.pids.iter().copied().chain(running.windows.pids());
+    vm.host_memory_bytes = pids.map(resident_bytes).sum();
     vm.figures = running.agent.figures().await.ok();
 }
 

@@ -4,7 +4,7 @@
 
 use wl_proxy::protocols::ObjectInterface as I;
 
-use crate::spec::Policy;
+use spec::windows::Policy;
 
 /// What is allowed, with the highest version whose every request the filter knows.
 const ALLOWED: &[(I, u32)] = &[

@@ -106,7 +106,7 @@ impl WlDataDeviceHandler for Device {
         source: Option<&Rc<WlDataSource>>,
         serial: u32,
     ) {
-        if self.0.vm.mode(Direction::ToHost) != crate::spec::Mode::Off {
+        if self.0.vm.mode(Direction::ToHost) != spec::windows::Mode::Off {
             slf.send_set_selection(source, serial);
         } else if let Some(source) = source {
             source.send_cancelled();

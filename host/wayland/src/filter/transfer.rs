@@ -3,8 +3,8 @@
 use wayland::pipes::Transfer;
 
 use super::Context;
-use crate::spec::Mode;
 use crate::vm::{Direction, Vm};
+use spec::windows::Mode;
 
 /// The longest type name that is looked at. Registered names have at most 127 characters on
 /// each side of the slash (RFC 6838 §4.2).

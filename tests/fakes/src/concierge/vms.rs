@@ -5,8 +5,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use wire::proto::import_vm::Part;
 use wire::proto::vms_server::Vms;
 use wire::proto::{
-    CreateVm, DestroyVm, Empty, ImportVm, ResizeVm, SetVm, SetVmReply, StartVm, StopVm, Vm, VmList,
-    VmLogsRequest, VmRef, VmState, VsockPath,
+    CreateVm, DestroyVm, Empty, ImportVm, ResizeVm, SetVm, SetVmReply, ShowWindows, StartVm,
+    StopVm, Vm, VmList, VmLogsRequest, VmRef, VmState, VsockPath,
 };
 
 use super::world::{running_vm, stopped_vm};
@@ -155,6 +155,12 @@ impl Vms for Server {
             .vm(&logs.vm)
             .ok_or_else(|| not_found("VM", &logs.vm))?;
         Ok(chunks(&world.log))
+    }
+
+    async fn show_windows(&self, request: Request<ShowWindows>) -> Result<Response<Empty>, Status> {
+        let ShowWindows { vm, compositor } = request.into_inner();
+        drop(self.called("Vms.ShowWindows", &format!("{vm} {compositor}"))?);
+        Ok(Response::new(Empty {}))
     }
 
     async fn vsock(&self, request: Request<VmRef>) -> Result<Response<VsockPath>, Status> {

@@ -1,25 +1,26 @@
-//! What concierge tells the host end of a VM's windows: one JSON message on an inherited descriptor.
-
-use std::os::fd::RawFd;
+//! The host end of a VM's windows as data: what concierge writes and `wayland-hostd` reads, on the host. The policy in it is
+//! also what concierge keeps for a VM and what it sends to a host end that runs.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything this process needs to know. Unknown keys are errors.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+use crate::fd::InheritedFd;
+
+/// Everything a host end needs to know. Unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Spec {
+pub struct WindowsSpec {
     /// The VM's name, as the user gave it; it marks every window.
     pub vm: String,
     /// The listening unix socket on which guest connections arrive.
-    pub listener: RawFd,
+    pub listener: InheritedFd,
     /// A directory that holds the compositor's socket and nothing else. It becomes the root of the
-    /// jail; while this process starts, a socket of its own is made in it.
-    pub directory: RawFd,
+    /// jail; while the host end starts, it makes a socket of its own in it.
+    pub directory: InheritedFd,
     /// The name of the compositor's socket in `directory`.
     pub compositor: String,
     /// A connected unix socket to whoever answers questions of the `ask` and `explicit` modes.
     #[serde(default)]
-    pub control: Option<RawFd>,
+    pub control: Option<InheritedFd>,
     /// Whether clients pass descriptors, as on one machine. Never for a VM.
     #[serde(default)]
     pub direct: bool,
@@ -29,7 +30,7 @@ pub struct Spec {
 }
 
 /// What a VM may do with the host's screen.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// The first part of every window's app id, in reverse domain order.
@@ -57,7 +58,7 @@ pub enum Mode {
 }
 
 /// The rules for copying and pasting.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Clipboard {
     /// From the host to the VM.
@@ -75,7 +76,7 @@ pub struct Clipboard {
 }
 
 /// Ceilings for everything a guest can make the host hold.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connected programs.
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn a_spec_needs_only_its_descriptors_and_name() {
         let text = r#"{"vm":"termina","listener":3,"directory":4,"compositor":"wayland"}"#;
-        let spec: Spec = serde_json::from_str(text).unwrap();
+        let spec: WindowsSpec = serde_json::from_str(text).unwrap();
         assert_eq!(spec.policy.clipboard.to_guest, Mode::OnFocus);
         assert!(!spec.direct);
     }
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_an_error() {
         let text = r#"{"vm":"t","listener":3,"directory":4,"compositor":"w","polcy":{}}"#;
-        assert!(serde_json::from_str::<Spec>(text).is_err());
+        assert!(serde_json::from_str::<WindowsSpec>(text).is_err());
     }
 
     #[test]
