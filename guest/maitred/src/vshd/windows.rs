@@ -1,5 +1,5 @@
 //! The container's sommelier, which takes its programs' windows to the host: started inside by the first session, before
-//! that session's command, so that the sockets which the environment names are there when it runs (ADR 22).
+//! that session's command, so that the sockets which the environment names are there when it runs (ADR 19).
 //!
 //! It is a plain process of the container's user, whatever init the container has, and ends with the container. One
 //! that was killed is started again by the next session.

@@ -1,5 +1,5 @@
 //! Where a VM's windows are shown, on the host. A client of the user offers the compositor that its own programs would
-//! use; a jailed `wayland-hostd` then passes windows between that and the guest (ADR 22).
+//! use; a jailed `wayland-hostd` then passes windows between that and the guest (ADR 19).
 //!
 //! ```text
 //!   Refused ── offer ──▶ Shown ── host end ended ──▶ Refused ── PAUSE, compositor still there ──▶ Shown
