@@ -1,6 +1,8 @@
 //! The configuration that LXC reads at each start, written from the container's own (lxc.container.conf(5)).
 
 use std::fmt::Write;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::config::{Config, IDS};
@@ -30,6 +32,10 @@ const DEVICES: [&str; 12] = [
     "c 136:* rwm",
     "c 10:* rwm",
 ];
+
+/// The VM's own nodes that containers are given. Users inside open them without being root: FUSE file systems, and
+/// the network of containers in containers.
+const SHARED_DEVICES: [&str; 2] = ["/dev/fuse", "/dev/net/tun"];
 
 /// What init the image brings decides how it is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +128,14 @@ const OUR_INIT: &str = "dev/.testudo-init";
 fn mounts(config: &Config, init: Init) -> Vec<String> {
     let mut entries = vec![
         "/opt/testudo opt/testudo none bind,ro,nosuid,nodev,create=dir,optional 0 0".to_owned(),
-        "/dev/fuse dev/fuse none bind,create=file,optional 0 0".to_owned(),
-        "/dev/net/tun dev/net/tun none bind,create=file,optional 0 0".to_owned(),
         "tmpfs run tmpfs rw,nosuid,nodev,mode=755,size=20%,create=dir 0 0".to_owned(),
     ];
+    for device in SHARED_DEVICES {
+        let inside = device.trim_start_matches('/');
+        entries.push(format!(
+            "{device} {inside} none bind,create=file,optional 0 0"
+        ));
+    }
     // LXC covers a file of the container's /proc, and the kernel lets containers inside mount a new one only where
     // some whole one is in sight (mount_too_revealing in fs/namespace.c). The same for /sys.
     entries.push("proc dev/.lxc/proc proc create=dir,optional 0 0".to_owned());
@@ -179,8 +189,14 @@ fn card(config: &Config) -> Vec<(&'static str, String)> {
     card
 }
 
-/// Makes the directories that a start needs in this boot.
+/// Makes the directories that a start needs in this boot, and the shared devices everyone's, as udev would.
 pub(super) fn prepare() -> std::io::Result<()> {
+    for device in SHARED_DEVICES {
+        match std::fs::set_permissions(device, Permissions::from_mode(0o666)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
     std::fs::create_dir_all(super::home::RUN)?;
     std::fs::create_dir_all(Path::new(ASSEMBLY))
 }
