@@ -20,6 +20,7 @@
 //! Where the kernel forbids unprivileged user namespaces, `isolate` says so ([`Walls::WithoutNamespaces`]) and
 //! goes on with the walls that remain; [`support()`] tells it beforehand.
 
+mod heap;
 mod keeper;
 mod landlock;
 mod limits;
@@ -125,6 +126,7 @@ impl Jail {
     /// # Errors
     /// A wall that the kernel offers could not be raised; the process must end.
     pub fn isolate(self) -> Result<Cell, JailError> {
+        heap::share_one_arena();
         let sockets_in_root = matches!(self.root, Root::Sockets(_));
         let walls = match namespaces::enter(self.root)? {
             None => Walls::Complete,
