@@ -20,6 +20,9 @@ pub const MAX_SERIAL_BYTES: usize = 20;
 /// The most request queues of one disk: one for each virtual CPU of the largest machine.
 pub const MAX_BLOCK_QUEUES: u16 = 64;
 
+/// The most images below a disk's own: people have two or three, and each costs a read more.
+pub const MAX_BACKING: usize = 8;
+
 /// The first context identifier a guest may have (virtio 1.3 §5.10.4: 0, 1 and 2 are reserved).
 pub const FIRST_GUEST_CID: u32 = 3;
 
@@ -77,9 +80,12 @@ impl DeviceSpec {
         match self {
             Self::Rng => Vec::new(),
             Self::Vsock(vsock) => vec![vsock.listener, vsock.directory],
-            Self::Block(block) => vec![block.image],
+            Self::Block(block) => {
+                let below = block.backing.iter().map(|layer| layer.image);
+                std::iter::once(block.image).chain(below).collect()
+            }
             Self::Net(net) => match net.backend {
-                NetBackend::Stream(socket) => vec![socket],
+                NetBackend::Stream(fd) | NetBackend::Tap(fd) => vec![fd],
             },
         }
     }
@@ -106,6 +112,9 @@ pub struct BlockSpec {
     /// How the image is laid out.
     #[serde(default)]
     pub format: BlockFormat,
+    /// The images that it lies upon, the nearest first, if it is qcow2.
+    #[serde(default)]
+    pub backing: Vec<BackingSpec>,
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
@@ -117,6 +126,17 @@ pub struct BlockSpec {
     pub queues: u16,
 }
 
+/// An image that another lies upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackingSpec {
+    /// The image, open for reading.
+    pub image: InheritedFd,
+    /// How the image is laid out.
+    #[serde(default)]
+    pub format: BlockFormat,
+}
+
 /// How a disk image is laid out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +144,8 @@ pub enum BlockFormat {
     /// The bytes of the disk, with holes where nothing was written.
     #[default]
     Raw,
+    /// QEMU's format: clusters found through tables, which may lie upon another image.
+    Qcow2,
 }
 
 /// A network card.
@@ -145,6 +167,8 @@ pub struct NetSpec {
 pub enum NetBackend {
     /// A connected Unix stream socket to passt: each frame after its length as a big-endian `u32`.
     Stream(InheritedFd),
+    /// A TAP device that carries Ethernet frames with virtio headers (`IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`).
+    Tap(InheritedFd),
 }
 
 /// An Ethernet address of one station.
@@ -206,6 +230,11 @@ pub enum MessageError {
     /// Zero or too many.
     #[error("a disk cannot have {0} queues: 1 to {MAX_BLOCK_QUEUES}")]
     Queues(u16),
+    /// More than [`MAX_BACKING`], or below an image that cannot lie upon another.
+    #[error(
+        "a disk cannot have {0} images below: a qcow2 image 0 to {MAX_BACKING}, a raw image none"
+    )]
+    Backing(usize),
     /// Too long or not printable.
     #[error("serial {0:?} is not 0 to {MAX_SERIAL_BYTES} printable ASCII characters")]
     Serial(String),
@@ -274,6 +303,13 @@ impl BlockSpec {
     fn check(&self) -> Result<(), MessageError> {
         if !(1..=MAX_BLOCK_QUEUES).contains(&self.queues) {
             return Err(MessageError::Queues(self.queues));
+        }
+        let most = match self.format {
+            BlockFormat::Raw => 0,
+            BlockFormat::Qcow2 => MAX_BACKING,
+        };
+        if self.backing.len() > most {
+            return Err(MessageError::Backing(self.backing.len()));
         }
         let printable = self
             .serial

@@ -31,6 +31,8 @@ pub enum Kind {
     Readable,
     /// A regular file or block device open for reading and writing.
     Writable,
+    /// A character device open for reading and writing.
+    Device,
     /// A pipe, socket, regular file or memory file that a message is read from to its end.
     Message,
     /// Anything that takes bytes: a log file, pipe, socket or terminal.
@@ -47,6 +49,7 @@ impl fmt::Display for Kind {
             Self::Directory => "a directory",
             Self::Readable => "a file open for reading",
             Self::Writable => "a file open for reading and writing",
+            Self::Device => "a character device open for reading and writing",
             Self::Message => "a pipe or file open for reading",
             Self::Sink => "open for writing",
             Self::Source => "open for reading",
@@ -156,6 +159,7 @@ fn is(fd: BorrowedFd<'_>, wanted: Kind) -> rustix::io::Result<bool> {
         Kind::Directory => kind == FileType::Directory,
         Kind::Readable => file && mode != OFlags::WRONLY,
         Kind::Writable => file && mode == OFlags::RDWR,
+        Kind::Device => kind == FileType::CharacterDevice && !path_only && mode == OFlags::RDWR,
         Kind::Message => {
             !path_only
                 && mode != OFlags::WRONLY

@@ -90,18 +90,9 @@ impl<'m> Buffers<'m> {
     #[must_use]
     pub fn part(&self, start: usize, length: usize) -> Self {
         let mut part = Self::default();
-        let (mut skip, mut left) = (start, length);
-        for slice in &self.slices {
-            let from = skip.min(slice.len());
-            let take = slice.len().saturating_sub(from).min(left);
-            skip = skip.saturating_sub(from);
-            left = left.saturating_sub(take);
-            if take > 0
-                && let Ok(piece) = slice.subslice(from, take)
-            {
-                part.slices.push(piece);
-                part.bytes = part.bytes.saturating_add(take);
-            }
+        for piece in self.pieces(start, length) {
+            part.bytes = part.bytes.saturating_add(piece.len());
+            part.slices.push(piece);
         }
         part
     }
@@ -109,9 +100,9 @@ impl<'m> Buffers<'m> {
     /// Copies bytes from `start` on into `target`; returns how many there were.
     pub fn read(&self, start: usize, target: &mut [u8]) -> usize {
         let mut done = 0;
-        for slice in self.part(start, target.len()).slices {
+        for piece in self.pieces(start, target.len()) {
             let rest = target.get_mut(done..).unwrap_or_default();
-            done = done.saturating_add(slice.copy_to(rest));
+            done = done.saturating_add(piece.copy_to(rest));
         }
         done
     }
@@ -123,15 +114,37 @@ impl<'m> Buffers<'m> {
         (self.read(start, &mut array) == N).then_some(array)
     }
 
+    /// Adds a copy of all bytes from `start` on to `target`.
+    pub fn append_to(&self, start: usize, target: &mut Vec<u8>) {
+        let before = target.len();
+        target.resize(before.saturating_add(self.bytes.saturating_sub(start)), 0);
+        self.read(start, target.get_mut(before..).unwrap_or_default());
+    }
+
     /// Copies `source` to `start` and on; returns how many bytes found room.
     pub fn write(&self, start: usize, source: &[u8]) -> usize {
         let mut done = 0;
-        for slice in self.part(start, source.len()).slices {
+        for piece in self.pieces(start, source.len()) {
             let rest = source.get(done..).unwrap_or_default();
-            slice.copy_from(rest);
-            done = done.saturating_add(slice.len());
+            piece.copy_from(rest);
+            done = done.saturating_add(piece.len());
         }
         done
+    }
+
+    /// Returns the slices that make up `length` bytes from `start` on, or what there is of them.
+    fn pieces(&self, start: usize, length: usize) -> impl Iterator<Item = VolatileSlice<'m>> {
+        let (mut skip, mut left) = (start, length);
+        self.slices.iter().filter_map(move |slice| {
+            let from = skip.min(slice.len());
+            let take = slice.len().saturating_sub(from).min(left);
+            skip = skip.saturating_sub(from);
+            left = left.saturating_sub(take);
+            if take == 0 {
+                return None;
+            }
+            slice.subslice(from, take).ok()
+        })
     }
 
     fn push(&mut self, slice: VolatileSlice<'m>) -> Option<()> {

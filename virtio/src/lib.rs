@@ -9,6 +9,8 @@ mod chain;
 mod daemon;
 mod device;
 mod early;
+#[cfg(fuzzing)]
+pub mod harness;
 pub mod jail;
 pub mod launch;
 pub mod log;
@@ -20,7 +22,8 @@ pub use self::chain::{Buffers, Chain};
 pub use self::daemon::{ServeError, Server, serve};
 pub use self::device::{Device, Guest};
 pub use self::memory::{
-    MAX_VECTORS, Memory, MemoryError, read_at, read_some, write_at, write_some,
+    MAX_VECTORS, Memory, MemoryError, read_at, read_cached_at, read_some, vectors, write_at,
+    write_some,
 };
 pub use self::poll::{Interest, Poll, Ready};
 pub use self::ring::{MAX_RING, Ring};

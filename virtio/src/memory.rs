@@ -261,6 +261,22 @@ pub fn read_at(fd: impl AsFd, slices: &[VolatileSlice<'_>], offset: i64) -> io::
     check(unsafe { libc::preadv(fd, vectors.as_ptr(), count(&vectors), offset) })
 }
 
+/// Reads once from `fd` at `offset` into `slices` what is in the page cache; returns how many bytes came.
+///
+/// # Errors
+/// What preadv2(2) says: `WouldBlock` if it would have to wait.
+pub fn read_cached_at(
+    fd: impl AsFd,
+    slices: &[VolatileSlice<'_>],
+    offset: i64,
+) -> io::Result<usize> {
+    let vectors = vectors(slices);
+    let fd = fd.as_fd().as_raw_fd();
+    let (first, count) = (vectors.as_ptr(), count(&vectors));
+    // SAFETY: as in read_some().
+    check(unsafe { libc::preadv2(fd, first, count, offset, libc::RWF_NOWAIT) })
+}
+
 /// Writes `slices` once to `fd` at `offset`; returns how many bytes went.
 ///
 /// # Errors
@@ -273,7 +289,8 @@ pub fn write_at(fd: impl AsFd, slices: &[VolatileSlice<'_>], offset: i64) -> io:
 }
 
 /// Returns the first [`MAX_VECTORS`] slices as the kernel wants them.
-fn vectors(slices: &[VolatileSlice<'_>]) -> Vec<libc::iovec> {
+#[must_use]
+pub fn vectors(slices: &[VolatileSlice<'_>]) -> Vec<libc::iovec> {
     let vector = |slice: &VolatileSlice<'_>| libc::iovec {
         iov_base: slice.ptr_guard_mut().as_ptr().cast(),
         iov_len: slice.len(),

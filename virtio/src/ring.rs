@@ -54,6 +54,12 @@ impl Ring {
         }
     }
 
+    /// Returns how many requests the ring holds at most.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        usize::from(self.queue.size())
+    }
+
     /// Returns the next request, if there is one.
     pub fn pop<'m>(&mut self, memory: &'m Memory) -> Option<Chain<'m>> {
         if self.state == State::Broken {

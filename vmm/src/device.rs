@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use device_block::{Block, Options};
-use device_net::Net;
+use device_block::{Block, Format, Layer, Options};
+use device_net::{Backend, Net};
 use device_rng::Rng;
 use device_vsock::Vsock;
 use spec::device::{BlockFormat, DeviceMessage, DeviceSpec, NetBackend};
@@ -78,28 +78,47 @@ fn start(message: DeviceMessage) -> Result<(), LaunchError> {
             launch::run(frontend, device_vsock::policy(directory), device)
         }
         DeviceSpec::Net(net) => {
-            let NetBackend::Stream(socket) = net.backend;
-            let socket = launch::take(socket, Kind::Connected)?;
-            let device = Net::new(socket.into(), net.mac.0, net.mtu);
+            let backend = match net.backend {
+                NetBackend::Stream(socket) => {
+                    Backend::Stream(launch::take(socket, Kind::Connected)?.into())
+                }
+                NetBackend::Tap(device) => Backend::Tap(launch::take(device, Kind::Device)?.into()),
+            };
+            let policy = device_net::policy(&backend);
+            let device = Net::new(backend, net.mac.0, net.mtu);
             let device = device.map_err(|error| LaunchError::Device(error.into()))?;
-            launch::run(frontend, device_net::policy(), device)
+            launch::run(frontend, policy, device)
         }
         DeviceSpec::Block(block) => {
-            let BlockFormat::Raw = block.format;
             let access = if block.read_only {
                 Kind::Readable
             } else {
                 Kind::Writable
             };
             let image = File::from(launch::take(block.image, access)?);
+            let mut below = Vec::new();
+            for layer in block.backing {
+                below.push(Layer {
+                    image: File::from(launch::take(layer.image, Kind::Readable)?),
+                    format: format(layer.format),
+                });
+            }
             let options = Options {
+                format: format(block.format),
                 read_only: block.read_only,
                 serial: block.serial,
                 queues: block.queues,
             };
-            let device = Block::new(image, &options);
+            let device = Block::new(image, below, &options);
             let device = device.map_err(|error| LaunchError::Device(error.into()))?;
             launch::run(frontend, device_block::policy(), device)
         }
+    }
+}
+
+fn format(format: BlockFormat) -> Format {
+    match format {
+        BlockFormat::Raw => Format::Raw,
+        BlockFormat::Qcow2 => Format::Qcow2,
     }
 }

@@ -23,6 +23,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use device_net::Backend;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 use sys::jail::{Jail, Limits, Walls};
 use virtio::launch::Policy;
@@ -39,7 +40,7 @@ const KILLED: i32 = 128 + libc::SIGSYS;
 /// The directory that a vsock daemon may see, next to a socket that it may not.
 const HYBRID: &str = "hybrid";
 
-const POLICIES: &[&str] = &["rng", "vsock", "block", "net"];
+const POLICIES: &[&str] = &["rng", "vsock", "block", "net", "net-tap"];
 
 /// What is tried, and the trial; true when it got through.
 type Attempt = (&'static str, fn(&Outside) -> bool);
@@ -235,7 +236,9 @@ fn attempt(policy: &str, stage: &str, number: usize, outside: &Outside) -> ExitC
 fn policy_of(name: &str, outside: &Outside) -> Policy {
     match name {
         "rng" => device_rng::policy(),
-        "net" => device_net::policy(),
+        "net" => device_net::policy(&Backend::Stream(UnixStream::pair().unwrap().0)),
+        // The policy does not look at the file.
+        "net-tap" => device_net::policy(&Backend::Tap(File::open("/dev/null").unwrap())),
         "block" => device_block::policy(),
         "vsock" => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

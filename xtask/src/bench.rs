@@ -1,6 +1,7 @@
-//! `cargo xtask bench [start] [--json]`: measures, prints, and keeps the figures in docs/benchmarks.md.
+//! `cargo xtask bench [NAME] [--json]`: measures, prints, and keeps the figures in docs/benchmarks.md.
 
 mod sommelier;
+mod vmm;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,6 +35,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The main path, from nothing to a command in the container, and what an idle VM costs
     Start,
+    /// Device daemons beside their peers, on the same guest
+    Vmm,
     /// Windows of the container on the host's screen
     Sommelier,
 }
@@ -106,6 +109,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             let table = table(&figures)?;
             (figures, table, "start")
         }
+        What::Vmm => {
+            let figures = vmm::measure()?;
+            let table = vmm::table(&figures)?;
+            (figures, table, "vmm")
+        }
         What::Sommelier => {
             let figures = sommelier::measure()?;
             let table = sommelier::table(&figures)?;
@@ -133,6 +141,8 @@ fn start() -> Result<Value> {
     let mut cargo = build::cargo("build");
     cargo.args([
         "--package",
+        "measure",
+        "--bin",
         "measure",
         "--message-format=json-render-diagnostics",
     ]);

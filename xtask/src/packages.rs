@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Product,
     /// The end-to-end suite: networks and namespaces of its own.
     Test,
+    /// Figures of devices: their peers, and what packs a guest.
+    Devices,
     /// Tests and figures of windows: compositors and programs for them.
     Windows,
 }
@@ -50,6 +52,13 @@ impl Purpose {
             ],
             Self::Product => &["passt", "qemu-system-x86"],
             Self::Test => &["git", "iproute2", "util-linux"],
+            Self::Devices => &[
+                "busybox-static",
+                "erofs-utils",
+                "iproute2",
+                "qemu-system-common",
+                "util-linux",
+            ],
             Self::Windows => &[
                 "fonts-dejavu-core",
                 "foot",

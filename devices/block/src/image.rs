@@ -1,114 +1,86 @@
-//! A raw image: byte N of the disk is byte N of the file, and holes are zeroes that take no space.
+//! The image behind a disk, whatever its layout.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io;
 
-use rustix::fs::{FallocateFlags, fallocate, fdatasync};
-use rustix::io::Errno;
-use virtio::{Buffers, read_at, write_at};
+use virtio::Buffers;
 
-/// Bytes written at a time where the file system cannot make zeroes by itself.
-static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+use crate::qcow2::Qcow2;
+use crate::raw::Raw;
 
-/// An image, open for as much as the disk allows.
+/// An image.
 #[derive(Debug)]
-pub(crate) struct Image {
-    file: File,
+pub(crate) enum Image {
+    /// The bytes of the disk.
+    Raw(Box<Raw>),
+    /// Clusters that are found through tables.
+    Qcow2(Box<Qcow2>),
 }
 
 impl Image {
-    pub(crate) fn new(file: File) -> Self {
-        Self { file }
+    /// Gets what a jail forbids to get later.
+    pub(crate) fn start(&mut self) {
+        match self {
+            Self::Raw(raw) => raw.start(),
+            Self::Qcow2(_) => {}
+        }
     }
 
-    /// Returns the size in bytes as it is now; a block device's too.
-    pub(crate) fn bytes(&mut self) -> io::Result<u64> {
-        self.file.seek(SeekFrom::End(0))
+    /// Returns the disk's size in bytes as it is now.
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        match self {
+            Self::Raw(raw) => raw.bytes(),
+            Self::Qcow2(qcow2) => Ok(qcow2.bytes()),
+        }
     }
 
-    /// Fills `target` from `offset` on.
-    pub(crate) fn read(&self, target: &Buffers<'_>, offset: u64) -> io::Result<()> {
-        whole(target, offset, ErrorKind::UnexpectedEof, |part, at| {
-            read_at(&self.file, part.slices(), at)
-        })
+    /// Fills `target` from `offset` on if that needs no waiting; returns whether it did.
+    pub(crate) fn read_now(&self, target: &Buffers<'_>, offset: u64) -> bool {
+        match self {
+            Self::Raw(raw) => raw.read_now(target, offset),
+            Self::Qcow2(_) => false,
+        }
+    }
+
+    /// Fills each target from its offset on; all targets are on the disk.
+    pub(crate) fn read_all(&mut self, reads: &[(Buffers<'_>, u64)]) -> Vec<io::Result<()>> {
+        match self {
+            Self::Raw(raw) => raw.read_all(reads),
+            Self::Qcow2(qcow2) => {
+                let one = |(target, offset): &(Buffers<'_>, u64)| qcow2.read(target, *offset);
+                reads.iter().map(one).collect()
+            }
+        }
     }
 
     /// Writes `source` to `offset` and on.
     pub(crate) fn write(&self, source: &Buffers<'_>, offset: u64) -> io::Result<()> {
-        whole(source, offset, ErrorKind::WriteZero, |part, at| {
-            write_at(&self.file, part.slices(), at)
-        })
+        match self {
+            Self::Raw(raw) => raw.write(source, offset),
+            Self::Qcow2(qcow2) => qcow2.write(source, offset),
+        }
     }
 
     /// Puts everything written so far on stable storage.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        Ok(fdatasync(&self.file)?)
-    }
-
-    /// Gives space back; what is read there afterwards is undefined, so that doing nothing is right too.
-    pub(crate) fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        match self.punch(offset, length) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            result => Ok(result?),
+        match self {
+            Self::Raw(raw) => raw.flush(),
+            Self::Qcow2(qcow2) => qcow2.flush(),
         }
     }
 
-    /// Makes zeroes, as a hole if `unmap`, else in space that stays allocated if the file system can do that.
-    pub(crate) fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
-        let first = if unmap {
-            self.punch(offset, length)
-        } else {
-            fallocate(&self.file, zero, offset, length)
-        };
-        match first.or_else(|_| self.punch(offset, length)) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_all_zeroes(offset, length),
-            result => Ok(result?),
+    /// Gives space back.
+    pub(crate) fn discard(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => raw.discard(offset, length),
+            Self::Qcow2(qcow2) => qcow2.discard(offset, length),
         }
     }
 
-    fn punch(&self, offset: u64, length: u64) -> rustix::io::Result<()> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.file, hole, offset, length)
-    }
-
-    fn write_all_zeroes(&self, mut offset: u64, length: u64) -> io::Result<()> {
-        let end = offset.saturating_add(length);
-        while offset < end {
-            let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let piece = ZEROES.get(..left.min(ZEROES.len())).unwrap_or(&ZEROES);
-            self.file.write_all_at(piece, offset)?;
-            offset = offset.saturating_add(piece.len() as u64);
-        }
-        Ok(())
-    }
-}
-
-/// Repeats a transfer that may do less than asked until all of `buffers` are through.
-fn whole(
-    buffers: &Buffers<'_>,
-    offset: u64,
-    short: ErrorKind,
-    transfer: impl Fn(&Buffers<'_>, i64) -> io::Result<usize>,
-) -> io::Result<()> {
-    let mut done = 0_usize;
-    while done < buffers.len() {
-        let at = i64::try_from(offset.saturating_add(done as u64));
-        let at = at.map_err(|_beyond| io::Error::from(ErrorKind::InvalidInput))?;
-        let rest;
-        let part = if done == 0 {
-            buffers
-        } else {
-            rest = buffers.part(done, buffers.len());
-            &rest
-        };
-        match transfer(part, at) {
-            Ok(0) => return Err(short.into()),
-            Ok(count) => done = done.saturating_add(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    /// Makes zeroes, and gives the space back if `unmap`.
+    pub(crate) fn write_zeroes(&mut self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => raw.write_zeroes(offset, length, unmap),
+            Self::Qcow2(qcow2) => qcow2.write_zeroes(offset, length, unmap),
         }
     }
-    Ok(())
 }

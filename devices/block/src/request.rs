@@ -49,11 +49,69 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Does what the driver asks and writes its status; returns how many bytes were written, or nothing if there is no
-/// room for a status.
-pub(crate) fn serve(request: &Chain<'_>, disk: &mut Disk) -> Option<u32> {
-    let room = request.writable.len().checked_sub(1)?;
-    let (status, written) = match act(request, room, disk) {
+/// Reads that came together, which wait together for their data.
+#[derive(Debug, Default)]
+pub(crate) struct Reads<'m> {
+    requests: Vec<Chain<'m>>,
+    targets: Vec<(Buffers<'m>, u64)>,
+}
+
+impl<'m> Reads<'m> {
+    /// Does what the driver asks and writes its status; returns how many bytes were written, 0 if there is no room for
+    /// a status. A read that has to wait is kept for [`Reads::finish`]: nothing is returned for it now.
+    pub(crate) fn serve(&mut self, request: Chain<'m>, disk: &mut Disk) -> Option<u32> {
+        let Some(room) = request.writable.len().checked_sub(1) else {
+            return Some(0);
+        };
+        match read(&request, room, disk) {
+            Ok(Some((target, offset))) if disk.image.read_now(&target, offset) => {
+                Some(answer(&request, Ok(target.len())))
+            }
+            Ok(Some(target)) => {
+                self.requests.push(request);
+                self.targets.push(target);
+                None
+            }
+            Ok(None) => Some(answer(&request, act(&request, room, disk))),
+            Err(failure) => Some(answer(&request, Err(failure))),
+        }
+    }
+
+    /// Does the reads that were kept; returns head and bytes written for each.
+    pub(crate) fn finish(self, disk: &mut Disk) -> Vec<(u16, u32)> {
+        if self.requests.is_empty() {
+            return Vec::new();
+        }
+        let results = disk.image.read_all(&self.targets);
+        let each = self.requests.iter().zip(&self.targets).zip(results);
+        each.map(|((request, (target, _)), result)| {
+            let outcome = result.map(|()| target.len()).map_err(Failure::from);
+            (request.head, answer(request, outcome))
+        })
+        .collect()
+    }
+}
+
+/// Returns where a read wants its data and from where on the disk; nothing if the request is not a read.
+fn read<'m>(
+    request: &Chain<'m>,
+    room: usize,
+    disk: &Disk,
+) -> Result<Option<(Buffers<'m>, u64)>, Failure> {
+    let kind = u32::from_le_bytes(request.readable.read_array(0).ok_or(Failure::Refused)?);
+    let sector = u64::from_le_bytes(request.readable.read_array(8).ok_or(Failure::Refused)?);
+    if kind != VIRTIO_BLK_T_IN {
+        return Ok(None);
+    }
+    let target = request.writable.part(0, room);
+    let offset = disk.place(sector, target.len() as u64)?;
+    Ok(Some((target, offset)))
+}
+
+/// Writes the status of a request that has `written` bytes of data in it; returns how many bytes count as written.
+fn answer(request: &Chain<'_>, outcome: Result<usize, Failure>) -> u32 {
+    let room = request.writable.len().saturating_sub(1);
+    let (status, written) = match outcome {
         Ok(written) => (VIRTIO_BLK_S_OK, written),
         Err(Failure::Unsupported) => (VIRTIO_BLK_S_UNSUPP, 0),
         Err(Failure::Refused) => (VIRTIO_BLK_S_IOERR, 0),
@@ -70,7 +128,7 @@ pub(crate) fn serve(request: &Chain<'_>, disk: &mut Disk) -> Option<u32> {
     } else {
         request.writable.len()
     };
-    u32::try_from(all).ok()
+    u32::try_from(all).unwrap_or(u32::MAX)
 }
 
 /// Does what the driver asks; returns how many bytes of data were written to it.
@@ -79,12 +137,6 @@ fn act(request: &Chain<'_>, room: usize, disk: &mut Disk) -> Result<usize, Failu
     let sector = u64::from_le_bytes(request.readable.read_array(8).ok_or(Failure::Refused)?);
     let written = || request.readable.part(HEADER, request.readable.len());
     match kind {
-        VIRTIO_BLK_T_IN => {
-            let target = request.writable.part(0, room);
-            disk.image
-                .read(&target, disk.place(sector, target.len() as u64)?)?;
-            Ok(room)
-        }
         VIRTIO_BLK_T_OUT => {
             let source = written();
             let offset = disk.place_to_write(sector, source.len() as u64)?;
@@ -144,7 +196,7 @@ fn ranges(data: &Buffers<'_>) -> Result<Vec<Range>, Failure> {
 }
 
 /// Discards or zeroes one range.
-fn clear(range: Range, kind: u32, disk: &Disk) -> Result<(), Failure> {
+fn clear(range: Range, kind: u32, disk: &mut Disk) -> Result<(), Failure> {
     let Range {
         sector,
         sectors,

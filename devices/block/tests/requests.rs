@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use device_block::{Block, Options};
+use device_block::{Block, Format, Options};
 use fakes::driver::{Driver, Wishes};
 use fakes::ring::{DriverRing, Piece};
 
@@ -34,11 +34,12 @@ fn disk(read_only: bool, queues: u16) -> Guest {
     let file = tempfile::tempfile().unwrap();
     file.set_len(SECTORS * 512 + 100).unwrap();
     let options = Options {
+        format: Format::Raw,
         read_only,
         serial: "root".to_owned(),
         queues,
     };
-    let device = Block::new(file.try_clone().unwrap(), &options).unwrap();
+    let device = Block::new(file.try_clone().unwrap(), Vec::new(), &options).unwrap();
     let (front, back) = UnixStream::pair().unwrap();
     thread::spawn(move || virtio::serve(back, device));
     let wishes = Wishes {

@@ -4,61 +4,22 @@
 //! Debian 12's), which takes it for itself. A guest that routes loopback outwards would reach services that
 //! listen on 127.0.0.1 in the belief that only the host's users can.
 
-use virtio::Buffers;
-
 /// EtherType and first byte after it (IEEE 802.3 §3.2.6).
 const TYPE: usize = 12;
 const PAYLOAD: usize = 14;
-
-/// Bytes that decide: Ethernet's header and IPv6's, whose destination ends at 54 (RFC 8200 §3).
-const HEAD: usize = 54;
 
 /// Where the destination lies in an IPv4 header (RFC 791 §3.1) and in an IPv6 header.
 const V4_DESTINATION: usize = PAYLOAD + 16;
 const V6_DESTINATION: usize = PAYLOAD + 24;
 
-/// A frame that may leave: its head as it was judged, and the rest in guest memory.
-#[derive(Debug)]
-pub(crate) struct Outgoing<'m> {
-    head: [u8; HEAD],
-    length: usize,
-    rest: Buffers<'m>,
-}
-
-impl<'m> Outgoing<'m> {
-    /// Returns `frame` if it may leave. The guest can change its memory at any time, so what was judged is what
-    /// is sent.
-    pub(crate) fn new(frame: &Buffers<'m>) -> Option<Self> {
-        let mut head = [0; HEAD];
-        let length = frame.read(0, &mut head);
-        may_leave(head.get(..length)?).then(|| Self {
-            head,
-            length,
-            rest: frame.part(length, frame.len()),
-        })
-    }
-
-    /// Returns the head and what follows it.
-    pub(crate) fn parts(&mut self) -> (&mut [u8], &Buffers<'m>) {
-        let head = self.head.get_mut(..self.length).unwrap_or_default();
-        (head, &self.rest)
-    }
-
-    /// Returns the bytes of the whole frame.
-    pub(crate) fn len(&self) -> usize {
-        self.length.saturating_add(self.rest.len())
-    }
-}
-
-/// Whether a frame that begins with `head` may leave the guest. A frame shorter than the headers that it
-/// announces may not, nor anything but ARP, IPv4 and IPv6: a VLAN tag would hide the address.
-fn may_leave(head: &[u8]) -> bool {
-    match head.get(TYPE..PAYLOAD) {
+/// Whether a frame may leave the guest. A frame shorter than the headers that it announces may not, nor anything but ARP, IPv4 and IPv6: a VLAN tag would hide the address.
+pub(crate) fn may_leave(frame: &[u8]) -> bool {
+    match frame.get(TYPE..PAYLOAD) {
         Some([0x08, 0x06]) => true,
-        Some([0x08, 0x00]) => head
+        Some([0x08, 0x00]) => frame
             .get(V4_DESTINATION..V4_DESTINATION + 4)
             .is_some_and(|to| !matches!(to[0], 0 | 127)),
-        Some([0x86, 0xdd]) => head
+        Some([0x86, 0xdd]) => frame
             .get(V6_DESTINATION..V6_DESTINATION + 16)
             .is_some_and(|to| !is_host_v6(to)),
         _ => false,
@@ -73,6 +34,9 @@ fn is_host_v6(to: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ethernet's header and IPv6's, whose destination ends there (RFC 8200 §3).
+    const HEAD: usize = 54;
 
     fn frame(kind: [u8; 2], at: usize, to: &[u8]) -> Vec<u8> {
         let mut frame = vec![0; HEAD];

@@ -1,50 +1,73 @@
-//! The network card (virtio 1.3 §5.1): Ethernet frames between the guest and passt's stream socket, in its daemon.
+//! The network card (virtio 1.3 §5.1): Ethernet frames between the guest and passt's stream socket or a TAP device, in
+//! its daemon.
 //!
-//! There is no offload: a frame is a frame. Large frames are what makes it fast, so a guest is told a large MTU and its
-//! buffers may be merged. When passt goes away the card stays and its link is down: the guest's own network settings
-//! survive, and concierge starts a new daemon with a new passt at the next start.
+//! What makes it fast is large frames: a guest is told a large MTU, its buffers may be merged, it need not compute
+//! checksums nor cut segments, and it need not check what passt has just made. When passt goes away the card stays and
+//! its link is down: the guest's own network settings survive, and concierge starts a new daemon with a new passt at the
+//! next start.
 
 mod allowed;
+mod cable;
+mod header;
 mod jail;
+mod offload;
 mod stream;
+mod tap;
 
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 
 use virtio::{Chain, Device, Guest, Interest, Memory, Poll, Ready, Ring, limited};
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS,
-    VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
-use self::allowed::Outgoing;
+use self::cable::{Cable, Cut, MAX_FRAME, Outcome};
+use self::header::{HEADER, Header};
 pub use self::jail::policy;
-use self::stream::{Cut, MAX_FRAME, Outcome, Stream};
+use self::stream::Stream;
+use self::tap::Tap;
 
 /// Queues of the first pair (virtio 1.3 §5.1.2).
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
 
-/// `struct virtio_net_hdr` with `num_buffers`, which virtio 1 always has (virtio 1.3 §5.1.6).
-const HEADER: usize = 12;
-
-/// Where `num_buffers` is in it.
-const NUM_BUFFERS: usize = 10;
-
 /// The least frame: two addresses and a type.
 const MIN_FRAME: usize = 14;
 
-/// Frames sent with one system call, so that their slices stay within what writev(2) takes.
-const BATCH: usize = 64;
-
-/// Batches and reads in one go before the other direction and the front end have their turn.
+/// Frames and reads in one go before the other direction and the front end have their turn.
 const ROUNDS: usize = 8;
+const FRAMES: usize = 256;
 
-/// The token of passt's socket.
-const SOCKET: u64 = 0;
+/// After so many bytes the guest is told, so that it works while this side goes on.
+const TELL: usize = 64 * 1024;
+
+/// The token of the cable.
+const CABLE: u64 = 0;
 
 /// Bytes of configuration: MAC, status, queue pairs, MTU (virtio 1.3 §5.1.4).
 const CONFIG: usize = 12;
+
+/// What the guest may leave to this side, whatever the cable: a segment that is not cut is a large packet to passt.
+const OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
+    | 1 << VIRTIO_NET_F_GUEST_CSUM
+    | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6;
+
+/// What only a TAP device sends.
+const TAP_OFFLOADS: u64 = 1 << VIRTIO_NET_F_GUEST_TSO4 | 1 << VIRTIO_NET_F_GUEST_TSO6;
+
+/// What carries the frames on the host.
+#[derive(Debug)]
+pub enum Backend {
+    /// A stream socket to passt.
+    Stream(UnixStream),
+    /// A TAP device.
+    Tap(File),
+}
 
 /// Whether the socket can be written to and read from, as far as epoll has told.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +80,7 @@ struct Readiness {
 #[derive(Debug)]
 pub struct Net {
     /// Nothing when passt has gone.
-    stream: Option<Stream>,
+    cable: Option<Cable>,
     readiness: Readiness,
     config: [u8; CONFIG],
     features: u64,
@@ -65,13 +88,19 @@ pub struct Net {
 }
 
 impl Net {
-    /// Returns a card with address `mac` whose frames go through `socket`; without `mtu` the guest chooses.
+    /// Returns a card with address `mac` whose frames go to `backend`; without `mtu` the guest chooses.
     ///
     /// # Errors
-    /// The socket cannot be made non-blocking.
-    pub fn new(socket: UnixStream, mac: [u8; 6], mtu: Option<u16>) -> io::Result<Self> {
-        let mut features =
-            1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF;
+    /// The socket cannot be made non-blocking, or the TAP device is of another kind.
+    pub fn new(backend: Backend, mac: [u8; 6], mtu: Option<u16>) -> io::Result<Self> {
+        let (cable, offloads) = match backend {
+            Backend::Stream(socket) => (Cable::Stream(Stream::new(socket)?), OFFLOADS),
+            Backend::Tap(file) => (Cable::Tap(Tap::new(file)?), OFFLOADS | TAP_OFFLOADS),
+        };
+        let mut features = offloads
+            | 1 << VIRTIO_NET_F_MAC
+            | 1 << VIRTIO_NET_F_STATUS
+            | 1 << VIRTIO_NET_F_MRG_RXBUF;
         if mtu.is_some() {
             features |= 1 << VIRTIO_NET_F_MTU;
         }
@@ -83,7 +112,7 @@ impl Net {
         config[8..10].copy_from_slice(&one_pair);
         config[10..].copy_from_slice(&mtu.unwrap_or(0).to_le_bytes());
         Ok(Self {
-            stream: Some(Stream::new(socket)?),
+            cable: Some(cable),
             readiness: Readiness {
                 readable: true,
                 writable: true,
@@ -104,7 +133,7 @@ impl Net {
             Ok(false) => {}
             Err(cut) => {
                 tracing::warn!("the network's other side has gone: {cut}; the link is down");
-                self.stream = None;
+                self.cable = None;
                 self.config[6..8].fill(0);
                 // Once more, to take the guest's frames and drop them.
                 guest.put_off();
@@ -112,30 +141,37 @@ impl Net {
         }
     }
 
-    /// Gives the guest what passt has sent; returns whether there may be more.
+    /// Gives the guest what the host has sent; returns whether there may be more.
     fn receive(&mut self, guest: &mut Guest<'_>) -> Result<bool, Cut> {
         let memory = guest.memory;
-        let Some(stream) = &mut self.stream else {
+        let Some(cable) = &mut self.cable else {
             return Ok(false);
         };
         let Some(ring) = guest.ring(RECEIVE) else {
             return Ok(false);
         };
         ring.mute(memory);
+        let mut untold = 0_usize;
         for _ in 0..ROUNDS {
-            while let Some(frame) = stream.frame()? {
-                while !deliver(frame, self.merges_buffers, ring, memory) {
-                    if !ring.listen(memory) {
-                        // The guest kicks when it has buffers again; until then passt waits.
-                        ring.notify(memory);
-                        return Ok(false);
-                    }
-                }
-                let length = frame.len();
-                stream.forget_frame(length);
+            // First what the host has: it may drop what waits, where the guest would keep it.
+            while self.readiness.readable && !cable.is_full() {
+                self.readiness.readable = cable.fill()?;
             }
-            if !self.readiness.readable || !stream.fill()? {
-                self.readiness.readable = false;
+            while let Some((header, frame)) = cable.frame()? {
+                let length = frame.len();
+                if !deliver(header, frame, self.merges_buffers, ring, memory) {
+                    // The guest kicks when it has more buffers; until then the host waits.
+                    ring.notify(memory);
+                    return Ok(false);
+                }
+                cable.forget_frame(length);
+                untold = untold.saturating_add(length);
+                if untold >= TELL {
+                    ring.notify(memory);
+                    untold = 0;
+                }
+            }
+            if !self.readiness.readable {
                 ring.notify(memory);
                 return Ok(false);
             }
@@ -150,30 +186,35 @@ impl Net {
         let Some(ring) = guest.ring(TRANSMIT) else {
             return Ok(false);
         };
-        if let Some(stream) = &mut self.stream
-            && (!self.readiness.writable || stream.flush()? == Outcome::Full)
-        {
-            self.readiness.writable = false;
+        if !self.readiness.writable {
             return Ok(false);
         }
         ring.mute(memory);
-        for _ in 0..ROUNDS {
-            let (heads, mut frames) = take_frames(ring, memory);
-            if heads.is_empty() {
+        let mut outcome = Outcome::Sent;
+        for _ in 0..FRAMES {
+            let Some(request) = ring.pop(memory) else {
+                break;
+            };
+            outcome = match &mut self.cable {
+                Some(cable) if is_frame(&request) => cable.send(&request.readable)?,
+                _ => Outcome::Sent,
+            };
+            if outcome == Outcome::Full {
+                ring.unpop();
                 break;
             }
-            let outcome = match &mut self.stream {
-                Some(stream) => stream.send(&mut frames)?,
-                None => Outcome::Sent,
-            };
-            for head in heads {
-                ring.push(memory, head, 0);
-            }
-            if outcome == Outcome::Full {
-                self.readiness.writable = false;
-                ring.notify(memory);
-                return Ok(false);
-            }
+            ring.push(memory, request.head, 0);
+        }
+        if outcome == Outcome::Sent
+            && let Some(cable) = &mut self.cable
+        {
+            outcome = cable.flush()?;
+        }
+        if outcome == Outcome::Full {
+            // The guest need not kick before the host has room again.
+            self.readiness.writable = false;
+            ring.notify(memory);
+            return Ok(false);
         }
         let more = ring.listen(memory);
         ring.notify(memory);
@@ -192,6 +233,11 @@ impl Device for Net {
 
     fn negotiated(&mut self, features: u64) {
         self.merges_buffers = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        if let Some(cable) = &mut self.cable
+            && let Err(error) = cable.negotiated(features)
+        {
+            tracing::warn!("the host's end cannot do what the guest agreed to: {error}");
+        }
     }
 
     fn config(&mut self) -> &[u8] {
@@ -199,8 +245,8 @@ impl Device for Net {
     }
 
     fn start(&mut self, poll: &Poll) -> io::Result<()> {
-        match &self.stream {
-            Some(stream) => poll.add(stream.socket(), SOCKET, Interest::Changes),
+        match &self.cable {
+            Some(cable) => poll.add(cable.descriptor(), CABLE, Interest::Changes),
             None => Ok(()),
         }
     }
@@ -220,35 +266,45 @@ impl Device for Net {
     }
 }
 
-/// Puts a frame into as many of the guest's buffers as it needs; returns false if there are not enough yet.
-fn deliver(frame: &[u8], merge: bool, ring: &mut Ring, memory: &Memory) -> bool {
+/// Puts a frame into as many of the guest's buffers as it needs; returns false if there are not enough yet, and asks for
+/// a kick with the next.
+fn deliver(
+    mut header: Header,
+    frame: &[u8],
+    merge: bool,
+    ring: &mut Ring,
+    memory: &Memory,
+) -> bool {
     let wanted = frame.len().saturating_add(HEADER);
     let mut buffers: Vec<Chain<'_>> = Vec::new();
     let mut room = 0_usize;
     while room < wanted {
-        if !merge && !buffers.is_empty() {
+        let most = if merge { ring.size() } else { 1 };
+        if buffers.len() == most {
             limited!(
                 warn,
-                "a frame of {} bytes does not fit into the guest's buffer",
+                "a frame of {} bytes does not fit into the guest's buffers",
                 frame.len()
             );
-            ring.unpop();
+            buffers.iter().for_each(|_| ring.unpop());
             return true;
         }
         let Some(buffer) = ring.pop(memory) else {
+            // Asked for behind those already taken: the guest must add to them, not only have some.
+            if ring.listen(memory) {
+                continue;
+            }
             buffers.iter().for_each(|_| ring.unpop());
             return false;
         };
         room = room.saturating_add(buffer.writable.len());
         buffers.push(buffer);
     }
-    let mut header = [0; HEADER];
-    let count = u16::try_from(buffers.len()).unwrap_or(u16::MAX);
-    header[NUM_BUFFERS..].copy_from_slice(&count.to_le_bytes());
+    header.set_buffers(u16::try_from(buffers.len()).unwrap_or(u16::MAX));
     let mut rest = frame;
     for (position, buffer) in buffers.iter().enumerate() {
         let start = if position == 0 {
-            buffer.writable.write(0, &header)
+            buffer.writable.write(0, &header.0)
         } else {
             0
         };
@@ -260,36 +316,15 @@ fn deliver(frame: &[u8], merge: bool, ring: &mut Ring, memory: &Memory) -> bool 
     true
 }
 
-/// Takes a batch of frames that the guest sends, without their headers; a frame that cannot be is left out.
-fn take_frames<'m>(ring: &mut Ring, memory: &'m Memory) -> (Vec<u16>, Vec<Outgoing<'m>>) {
-    let (mut heads, mut frames) = (Vec::new(), Vec::new());
-    let mut slices = 0_usize;
-    while heads.len() < BATCH {
-        let Some(request) = ring.pop(memory) else {
-            break;
-        };
-        let frame = request.readable.part(HEADER, MAX_FRAME.saturating_add(1));
-        // Each frame has its length and its head as two more slices.
-        slices = slices
-            .saturating_add(frame.slices().len())
-            .saturating_add(2);
-        if slices > virtio::MAX_VECTORS && !heads.is_empty() {
-            ring.unpop();
-            break;
-        }
-        heads.push(request.head);
-        if (MIN_FRAME..=MAX_FRAME).contains(&frame.len()) {
-            match Outgoing::new(&frame) {
-                Some(frame) => frames.push(frame),
-                None => limited!(warn, "the guest sent a frame that may not leave it"),
-            }
-        } else {
-            limited!(
-                warn,
-                "the guest sent a frame of {} bytes, which is no frame",
-                frame.len()
-            );
-        }
+/// Whether what the guest sends can be a frame behind a header.
+fn is_frame(request: &Chain<'_>) -> bool {
+    let length = request.readable.len().saturating_sub(HEADER);
+    let good = (MIN_FRAME..=MAX_FRAME).contains(&length);
+    if !good {
+        limited!(
+            warn,
+            "the guest sent a frame of {length} bytes, which is no frame"
+        );
     }
-    (heads, frames)
+    good
 }

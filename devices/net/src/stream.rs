@@ -2,47 +2,29 @@
 //!
 //! It is the protocol of QEMU's `-netdev stream` (and of older passt versions' only mode): a big-endian `u32`, then
 //! so many bytes of Ethernet frame without its checksum.
+//!
+//! Frames are copied on their way: what was judged is then what is sent, whatever the guest does to its memory, many
+//! small frames cost one system call, and what the socket does not take has a place.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use thiserror::Error;
-use virtio::write_some;
-use vm_memory::VolatileSlice;
+use virtio::{Buffers, limited};
 
-use crate::allowed::Outgoing;
-
-/// The largest frame: 64 KiB of packet, which IP cannot exceed, after an Ethernet header with a VLAN tag.
-pub(crate) const MAX_FRAME: usize = 65_535 + 18;
+use crate::allowed::may_leave;
+use crate::cable::{Cut, MAX_FRAME, Outcome};
+use crate::header::{HEADER, Header};
 
 /// Bytes of the length before each frame.
 const LENGTH: usize = 4;
 
-/// What is read at a time, and so the most that waits for the guest: some hundred packets, or the four largest.
-const INBOX: usize = 256 * 1024;
+/// The most that waits for the guest. passt drops what its socket does not take, and its TCP then waits for seconds, so
+/// that this takes what several connections' windows hold; it costs memory only when it is filled.
+const INBOX: usize = 2 << 20;
 
-/// Why the cable is of no more use.
-#[derive(Debug, Error)]
-pub(crate) enum Cut {
-    /// The other side has gone.
-    #[error("the other side has closed the socket")]
-    Closed,
-    /// It announced a frame that cannot be.
-    #[error("a frame of {0} bytes was announced")]
-    Impossible(usize),
-    /// The socket failed.
-    #[error("the socket failed: {0}")]
-    Failed(io::Error),
-}
-
-/// What became of a batch of frames from the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The socket took all, or the rest is kept; more may follow.
-    Sent,
-    /// The socket is full.
-    Full,
-}
+/// What is written at a time: the largest frame, or some forty of an ordinary network. Waiting for more would leave
+/// passt idle meanwhile.
+const OUTBOX: usize = 64 * 1024;
 
 /// A connection to passt.
 #[derive(Debug)]
@@ -51,19 +33,20 @@ pub(crate) struct Stream {
     inbox: Box<[u8]>,
     /// Where the bytes that were not given to the guest yet begin and end.
     unread: std::ops::Range<usize>,
-    /// The rest of a batch that the socket did not take whole: a frame cannot be taken back half-sent.
-    unsent: Vec<u8>,
+    outbox: Vec<u8>,
+    /// How much of the outbox the socket has taken.
+    sent: usize,
 }
 
 impl Stream {
-    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(socket: UnixStream) -> std::io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let inbox = vec![0; INBOX].into_boxed_slice();
         Ok(Self {
             socket,
-            inbox,
+            inbox: vec![0; INBOX].into_boxed_slice(),
             unread: 0..0,
-            unsent: Vec::new(),
+            outbox: Vec::with_capacity(OUTBOX.saturating_add(MAX_FRAME)),
+            sent: 0,
         })
     }
 
@@ -71,8 +54,9 @@ impl Stream {
         &self.socket
     }
 
-    /// Returns the next whole frame that was read.
-    pub(crate) fn frame(&self) -> Result<Option<&[u8]>, Cut> {
+    /// Returns the next whole frame that was read. passt has made its checksums itself, and nothing damages a frame
+    /// between two processes.
+    pub(crate) fn frame(&self) -> Result<Option<(Header, &[u8])>, Cut> {
         let bytes = self.inbox.get(self.unread.clone()).unwrap_or_default();
         let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else {
             return Ok(None);
@@ -81,7 +65,7 @@ impl Stream {
         if length > MAX_FRAME {
             return Err(Cut::Impossible(length));
         }
-        Ok(rest.get(..length))
+        Ok(rest.get(..length).map(|frame| (Header::checked(), frame)))
     }
 
     /// Forgets a frame of `length` bytes that [`Stream::frame`] returned.
@@ -93,12 +77,16 @@ impl Stream {
             .saturating_add(length);
     }
 
-    /// Reads more, after every whole frame was forgotten; returns whether there was any.
+    /// Reads more if there is room; returns whether there was any.
     pub(crate) fn fill(&mut self) -> Result<bool, Cut> {
-        // Less than a frame is left, so the inbox always has room after this.
-        self.inbox.copy_within(self.unread.clone(), 0);
-        self.unread = 0..self.unread.len();
+        if self.unread.is_empty() || self.unread.start > INBOX / 2 {
+            self.inbox.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+        }
         let room = self.inbox.get_mut(self.unread.end..).unwrap_or_default();
+        if room.is_empty() {
+            return Ok(false);
+        }
         match self.socket.read(room) {
             Ok(0) => Err(Cut::Closed),
             Ok(count) => {
@@ -110,49 +98,43 @@ impl Stream {
         }
     }
 
-    /// Sends frames, all but their heads straight from guest memory.
-    pub(crate) fn send(&mut self, frames: &mut [Outgoing<'_>]) -> Result<Outcome, Cut> {
-        let mut lengths: Vec<[u8; LENGTH]> = frames
-            .iter()
-            .map(|frame| u32::try_from(frame.len()).unwrap_or(u32::MAX).to_be_bytes())
-            .collect();
-        let mut slices: Vec<VolatileSlice<'_>> = Vec::new();
-        for (length, frame) in lengths.iter_mut().zip(frames.iter_mut()) {
-            slices.push(VolatileSlice::from(length.as_mut_slice()));
-            let (head, rest) = frame.parts();
-            slices.push(VolatileSlice::from(head));
-            slices.extend_from_slice(rest.slices());
-        }
-        let mut sent = match write_some(&self.socket, &slices) {
-            Ok(sent) => sent,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(Cut::Failed(error)),
-        };
-        for slice in slices {
-            let skipped = sent.min(slice.len());
-            sent = sent.saturating_sub(skipped);
-            if let Ok(rest) = slice.offset(skipped) {
-                let start = self.unsent.len();
-                self.unsent.resize(start.saturating_add(rest.len()), 0);
-                rest.copy_to(self.unsent.get_mut(start..).unwrap_or_default());
-            }
-        }
-        Ok(if self.unsent.is_empty() {
-            Outcome::Sent
-        } else {
-            Outcome::Full
-        })
+    /// Returns whether no more can be read before frames are forgotten.
+    pub(crate) fn is_full(&self) -> bool {
+        self.unread.end == INBOX && self.unread.start <= INBOX / 2
     }
 
-    /// Sends what was kept.
+    /// Takes a frame of the guest's, header first, if there is room for it. One that may not leave is dropped.
+    pub(crate) fn send(&mut self, request: &Buffers<'_>) -> Result<Outcome, Cut> {
+        if self.outbox.len() >= OUTBOX && self.flush()? == Outcome::Full {
+            return Ok(Outcome::Full);
+        }
+        let length = request.len().saturating_sub(HEADER);
+        let start = self.outbox.len();
+        self.outbox
+            .extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        request.append_to(HEADER, &mut self.outbox);
+        let header = Header(request.read_array(0).unwrap_or_default());
+        let frame = self.outbox.get_mut(start.saturating_add(LENGTH)..);
+        // Judged as it will be sent: with its checksum, which the guest may have placed anywhere.
+        let good = frame.is_some_and(|frame| header.complete(frame) && may_leave(frame));
+        if !good {
+            limited!(warn, "the guest sent a frame that may not leave it");
+            self.outbox.truncate(start);
+        }
+        Ok(Outcome::Sent)
+    }
+
+    /// Sends what the guest has given; returns whether the socket took all.
     pub(crate) fn flush(&mut self) -> Result<Outcome, Cut> {
-        while !self.unsent.is_empty() {
-            match self.socket.write(&self.unsent) {
-                Ok(sent) => drop(self.unsent.drain(..sent)),
+        while let Some(rest @ [_, ..]) = self.outbox.get(self.sent..) {
+            match self.socket.write(rest) {
+                Ok(count) => self.sent = self.sent.saturating_add(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Outcome::Full),
                 Err(error) => return Err(Cut::Failed(error)),
             }
         }
+        self.outbox.clear();
+        self.sent = 0;
         Ok(Outcome::Sent)
     }
 }
@@ -176,7 +158,7 @@ mod tests {
         }
         passt.write_all(b"c\0\0").unwrap();
         assert!(stream.fill().unwrap());
-        assert_eq!(stream.frame().unwrap(), Some(&b"abc"[..]));
+        assert_eq!(stream.frame().unwrap().unwrap().1, b"abc");
         stream.forget_frame(3);
         assert!(stream.frame().unwrap().is_none());
         assert!(!stream.fill().unwrap());

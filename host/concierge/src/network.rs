@@ -39,6 +39,9 @@ pub(crate) const GUEST_MAC: MacAddress = MacAddress([0x52, 0x54, 0x00, 0x74, 0x7
 /// the way, and a download costs a fortieth of the interrupts.
 pub(crate) const MTU: u16 = 65520;
 
+/// What waits on the way between passt and the card, if the kernel allows that much (`net.core.wmem_max`).
+const SOCKET_BYTES: usize = 4 << 20;
+
 /// Starts passt and returns it with the stream that carries its frames.
 ///
 /// # Errors
@@ -46,6 +49,9 @@ pub(crate) const MTU: u16 = 65520;
 pub(crate) fn start(log: &Log) -> io::Result<(Child, OwnedFd)> {
     let program = programs::find(PROGRAM).ok_or(io::ErrorKind::NotFound)?;
     let (ours, theirs) = UnixStream::pair()?;
+    // passt drops what its socket does not take at once, and its TCP waits for seconds then: 2 MB/s instead of 100.
+    rustix::net::sockopt::set_socket_send_buffer_size(&theirs, SOCKET_BYTES)?;
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, SOCKET_BYTES)?;
     let descriptor = theirs.as_raw_fd().to_string();
     let arguments = [
         "--foreground",

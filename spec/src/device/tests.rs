@@ -24,7 +24,11 @@ fn every_kind_is_read_and_written_alike() {
         ),
         (
             "block",
-            r#"{"vhost":{"listening":4},"device":{"block":{"image":5,"format":"raw","read_only":true,"serial":"root","queues":2}}}"#,
+            r#"{"vhost":{"listening":4},"device":{"block":{"image":5,"format":"raw","backing":[],"read_only":true,"serial":"root","queues":2}}}"#,
+        ),
+        (
+            "net",
+            r#"{"vhost":{"connected":4},"device":{"net":{"backend":{"tap":5},"mac":"52:54:00:12:34:56","mtu":null}}}"#,
         ),
         (
             "net",
@@ -35,6 +39,28 @@ fn every_kind_is_read_and_written_alike() {
         assert_eq!(message.device.kind(), kind);
         assert_eq!(serde_json::to_string(&message).unwrap(), json);
     }
+}
+
+#[test]
+fn only_a_qcow2_image_lies_upon_others_and_each_is_named_once() {
+    let json = |format: &str, below: &str| {
+        format!(
+            r#"{{"vhost":{{"connected":4}},"device":{{"block":{{"image":5,"format":"{format}","backing":[{below}]}}}}}}"#
+        )
+    };
+    let message = read(&json(
+        "qcow2",
+        r#"{"image":6,"format":"qcow2"},{"image":7}"#,
+    ))
+    .unwrap();
+    assert_eq!(message.descriptors().len(), 4);
+    assert!(refused(&json("raw", r#"{"image":6}"#)).contains("a raw image none"));
+    assert_eq!(
+        refused(&json("qcow2", r#"{"image":5}"#)),
+        "descriptor 5 is named twice"
+    );
+    let nine: Vec<String> = (6..15).map(|fd| format!(r#"{{"image":{fd}}}"#)).collect();
+    assert!(refused(&json("qcow2", &nine.join(","))).contains("9 images below"));
 }
 
 #[test]

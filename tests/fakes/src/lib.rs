@@ -7,5 +7,6 @@
 
 pub mod concierge;
 pub mod driver;
+pub mod qcow2;
 pub mod ring;
 pub mod vshd;

@@ -31,6 +31,7 @@ fn disk(image: File, read_only: bool) -> (Daemon, UnixStream) {
     let block = BlockSpec {
         image: InheritedFd(image.as_raw_fd()),
         format: BlockFormat::Raw,
+        backing: Vec::new(),
         read_only,
         serial: "lab".to_owned(),
         queues: 1,

@@ -132,6 +132,7 @@ impl Machine {
         builder.block(ROOT, root, true)?;
         builder.growing_disk(DATA, parts.disk)?;
         builder.vsock(sockets.vsock, &cid)?;
+        builder.device("rng", Function::Rng {}, DeviceSpec::Rng, Vec::new())?;
         let networked = builder.net()?;
         let kernel = parts.image.kernel().map_err(io::Error::other)?;
         let spec = VmSpec {
@@ -374,6 +375,7 @@ impl Builder<'_> {
         let device = DeviceSpec::Block(BlockSpec {
             image: name_of(&image),
             format: BlockFormat::Raw,
+            backing: Vec::new(),
             read_only,
             serial: name.to_owned(),
             queues: 1,
