@@ -9,6 +9,7 @@
 
 mod client;
 mod launch;
+mod locale;
 mod pump;
 pub(crate) mod session;
 mod target;

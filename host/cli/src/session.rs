@@ -164,12 +164,12 @@ fn setup(
             environment.insert(name.to_owned(), value);
         }
     };
-    pass("LANG", None);
     if terminal {
         pass("TERM", Some("linux"));
         pass("COLORTERM", None);
     }
     environment.extend(options.environment.iter().cloned());
+    let is_locale = |name: &str| matches!(name, "LANG" | "LANGUAGE") || name.starts_with("LC_");
     let setup = VshSetup {
         container: place
             .container
@@ -179,6 +179,10 @@ fn setup(
         user: options.user.clone().unwrap_or_default(),
         argv: command,
         environment,
+        locale: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| is_locale(name))
+            .collect(),
         directory: options.cwd.clone().unwrap_or_default(),
         window: terminal.then(terminal::window),
     };
@@ -200,6 +204,7 @@ fn prost_length(setup: &VshSetup) -> usize {
     let variables = setup
         .environment
         .iter()
+        .chain(&setup.locale)
         .map(|(key, value)| key.len() + value.len() + TAGS);
     let words = setup.argv.iter().map(|word| word.len() + TAGS);
     let names = setup.container.len() + setup.user.len() + setup.directory.len();

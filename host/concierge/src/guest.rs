@@ -15,6 +15,7 @@ pub(crate) mod clock;
 pub(crate) mod extras;
 pub(crate) mod ready;
 pub(crate) mod resolver;
+mod timezone;
 pub(crate) mod windows;
 
 /// Connections served at the same time on one port; more wait in the socket's backlog.

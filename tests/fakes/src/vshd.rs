@@ -248,6 +248,7 @@ fn prepare(mut command: Command, setup: &VshSetup) -> Command {
     command
         .env_clear()
         .env("PATH", PATH)
+        .envs(&setup.locale)
         .envs(&setup.environment);
     if !setup.directory.is_empty() {
         command.current_dir(&setup.directory);

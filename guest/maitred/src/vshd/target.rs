@@ -6,6 +6,7 @@ use std::path::Path;
 use wire::proto::{VshSetup, VshWindow};
 use wire::{ContainerName, Fault, Kind};
 
+use super::locale;
 use crate::container::{Account, Config, Containers, Live, Rootfs};
 use crate::fault::OrFault;
 
@@ -96,7 +97,7 @@ impl Target {
         Ok(Self::new(setup, account, groups, environment))
     }
 
-    fn in_rootfs(setup: VshSetup, config: &Config, rootfs: &Rootfs) -> Result<Self, Fault> {
+    fn in_rootfs(mut setup: VshSetup, config: &Config, rootfs: &Rootfs) -> Result<Self, Fault> {
         let own = config
             .user
             .as_ref()
@@ -114,6 +115,7 @@ impl Target {
         environment.insert("PATH".to_owned(), format!("{PATH}:{OUR_PATH}"));
         environment.extend(desktop(account.uid));
         environment.extend(config.environment.iter().cloned());
+        environment.extend(locale::known(rootfs, std::mem::take(&mut setup.locale)));
         let has_desktop = account.uid == config.user.as_ref().map_or(0, |user| user.uid);
         let target = Self::new(setup, account, groups, environment);
         Ok(Self {
@@ -163,7 +165,7 @@ impl Target {
 
 /// Refuses what the kernel could not take anyway.
 fn check(setup: &VshSetup) -> Result<(), Fault> {
-    let variables = setup.environment.iter();
+    let variables = setup.environment.iter().chain(&setup.locale);
     let named = variables
         .clone()
         .all(|(name, _)| !name.is_empty() && !name.contains('='));

@@ -163,6 +163,10 @@ fn arguments(spec: &VmSpec, own_disks: &[OwnDisk]) -> io::Result<Vec<String>> {
     for device in &spec.devices {
         add_device(&mut arguments, device)?;
     }
+    if spec.options.give_back {
+        // Punches holes into the memory file where the guest's pages are free; the balloon itself is never filled.
+        arguments.push("-device", "virtio-balloon-device,free-page-reporting=on");
+    }
     for (number, disk) in own_disks.iter().enumerate() {
         add_own_disk(&mut arguments, disk, FIRST_DISK_SET + number);
     }

@@ -17,6 +17,8 @@ use wire::{Fault, Kind, VmName, ports};
 
 use link::request::Tag;
 
+use super::timezone;
+
 /// Longest time for maitred to accept a connection: it said that it is up before we connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -74,7 +76,7 @@ impl Agent {
             hostname: self.name.to_string(),
             time: Some(now()),
             network,
-            timezone: timezone(),
+            timezone: timezone::name(),
         };
         let mut client = self.maitred(Tag::new())?;
         self.in_time(CONFIGURE_DEADLINE, client.configure(configuration))
@@ -197,14 +199,6 @@ fn now() -> Time {
     Time {
         unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
     }
-}
-
-/// Returns the host's time zone as its IANA name, from where `/etc/localtime` points; empty when unknown.
-fn timezone() -> String {
-    let target = std::fs::read_link("/etc/localtime").unwrap_or_default();
-    let target = target.to_string_lossy();
-    let name = target.split_once("zoneinfo/").map_or("", |(_, name)| name);
-    name.to_owned()
 }
 
 #[cfg(test)]
