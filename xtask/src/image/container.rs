@@ -12,7 +12,7 @@ use super::sources::{SUITE, Sources};
 use super::store::Work;
 use super::tree::{Kind, Tree};
 use super::{EPOCH, root};
-use crate::command;
+use crate::{command, progress};
 
 /// The keyring by its name inside the container.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -38,7 +38,11 @@ const UPDATED: [&str; 2] = ["etc/.updated", "var/.updated"];
 pub(super) fn overlay(sources: &Sources) -> Tree {
     let mut tree = Tree::default();
     let file = |text: &str| Kind::File(text.as_bytes().to_vec());
-    let list = sources.deb822(Path::new(KEYRING));
+    let mut list = String::new();
+    for sentence in sources.out_of_reach() {
+        list.push_str(&format!("# When this was made: {sentence}.\n"));
+    }
+    list.push_str(&sources.deb822(Path::new(KEYRING)));
     tree.put("etc/apt/sources.list.d/debian.sources", 0o644, file(&list));
     let proxy = sources.guest_proxy_conf();
     if !proxy.is_empty() {
@@ -73,6 +77,9 @@ pub(super) fn debootstrap(
     list: &List,
     work: &Work<'_>,
 ) -> Result<()> {
+    for sentence in sources.out_of_reach() {
+        progress::line(&format!("note: {sentence}"));
+    }
     let sources_file = work.folder.join("sources");
     let overlay_file = work.folder.join("overlay.tar");
     let result = work.folder.join("base.tar");
@@ -138,7 +145,11 @@ mod tests {
         let list = tree
             .content("etc/apt/sources.list.d/debian.sources")
             .unwrap();
-        assert!(String::from_utf8_lossy(list).contains("URIs: http://m.example/debian\n"));
+        let list = String::from_utf8_lossy(list);
+        assert!(list.contains("URIs: http://m.example/debian\n"));
+        assert!(
+            list.contains("# When this was made: Acquire::http::Proxy http://127.0.0.1:3142/ ")
+        );
         assert!(tree.content("etc/apt/apt.conf.d/90host-proxy").is_none());
     }
 }

@@ -97,19 +97,55 @@ impl Sources {
         text
     }
 
-    /// Returns the proxies that a guest can reach too, as lines of an apt.conf.
-    ///
-    /// A proxy on this machine's own loopback is out of a guest's reach and left out.
+    /// Returns the proxies that a guest can use too, as lines of an apt.conf.
     pub(super) fn guest_proxy_conf(&self) -> String {
-        let reachable = self.proxies.iter().filter(|(_, value)| {
-            !["localhost", "127.0.0.1", "[::1]"]
-                .iter()
-                .any(|own| value.contains(own))
-        });
-        reachable
+        let usable = self
+            .proxies
+            .iter()
+            .filter(|(_, value)| is_proxy_of_guests(value));
+        usable
             .map(|(name, value)| format!("{name} \"{value}\";\n"))
             .collect()
     }
+
+    /// Returns what this machine's apt uses and a guest cannot, one sentence each: mirrors and proxies on the
+    /// host's own loopback or disk, and programs of the host that choose a proxy.
+    pub(super) fn out_of_reach(&self) -> Vec<String> {
+        let mirrors = self.list.iter().map(|source| &source.uri);
+        let mirrors = mirrors.filter(|uri| !is_mirror_of_guests(uri)).map(|uri| {
+            format!("the mirror {uri} is this machine's own and out of a container's reach: name another in the container's sources")
+        });
+        let proxies = self
+            .proxies
+            .iter()
+            .filter(|(_, value)| !is_proxy_of_guests(value));
+        let proxies = proxies.map(|(name, value)| {
+            format!("{name} {value} is this machine's own and out of a container's reach: the container's apt does without")
+        });
+        mirrors.chain(proxies).collect()
+    }
+}
+
+/// Whether a guest can fetch from `uri`: over the network, from another machine.
+fn is_mirror_of_guests(uri: &str) -> bool {
+    let remote = ["http://", "https://", "mirror+http://", "mirror+https://"];
+    remote.iter().any(|scheme| uri.starts_with(scheme)) && !is_loopback(uri)
+}
+
+/// Whether a proxy setting means something in a guest. `DIRECT` does; the path of a program to ask does not.
+fn is_proxy_of_guests(value: &str) -> bool {
+    !value.starts_with('/') && !is_loopback(value)
+}
+
+fn is_loopback(uri: &str) -> bool {
+    let host = uri.split_once("://").map_or("", |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    host.starts_with("127.") && host.bytes().all(|b| !b.is_ascii_alphabetic())
+        || ["localhost", "[::1]", "0.0.0.0"].iter().any(|own| {
+            host.strip_prefix(own)
+                .is_some_and(|port| port.is_empty() || port.starts_with(':'))
+        })
 }
 
 fn read_entries(etc_apt: &Path) -> Result<Vec<Entry>> {

@@ -127,4 +127,31 @@ fn proxies_are_found_and_loopback_ones_stay_on_the_host() {
         sources.guest_proxy_conf(),
         "Acquire::http::Proxy \"http://cache.example:3142/\";\n"
     );
+    assert_eq!(sources.out_of_reach().len(), 1);
+}
+
+#[test]
+fn what_only_this_machine_reaches_is_said() {
+    for own in [
+        "http://127.0.0.1:3142/debian",
+        "http://user:secret@localhost/debian",
+        "https://[::1]:8443/debian",
+        "file:/srv/debian",
+        "tor+http://x.example/debian",
+    ] {
+        let said = Sources::of_mirror(own, "").out_of_reach();
+        assert!(said.len() == 1 && said[0].contains(own), "{own}: {said:?}");
+    }
+    let dump = "Acquire::http::Proxy-Auto-Detect \"/usr/bin/find-proxy\";\n\
+                Acquire::http::Proxy::m.example \"DIRECT\";\n";
+    let sources = Sources::of_mirror("http://127.example/debian", dump);
+    assert_eq!(
+        sources.out_of_reach().len(),
+        1,
+        "the program is not in the container"
+    );
+    assert_eq!(
+        sources.guest_proxy_conf(),
+        "Acquire::http::Proxy::m.example \"DIRECT\";\n"
+    );
 }
