@@ -14,8 +14,13 @@ walk!(
     an_image_pair_becomes_a_container,
     an_oci_layout_becomes_a_container_with_its_whiteouts,
     an_oci_archive_does_too,
+    what_docker_saves_does_too,
+    a_system_of_busybox_starts_and_stops_as_its_init_does,
+    a_system_without_an_init_gets_one,
     rubbish_is_refused_and_leaves_nothing,
     a_tarball_cannot_write_outside_its_container,
+    devices_are_left_out,
+    a_bomb_is_refused_before_it_is_written,
 );
 
 /// Makes a system of a shell and a few tools with their libraries below /tmp/small, and writes it to stdout as a tarball.
@@ -204,6 +209,148 @@ fn an_oci_archive_does_too(home: &mut Home) {
     works(home, "archive");
 }
 
+/// The form before OCI: a list of layers by path (moby's image specification 1.2).
+fn what_docker_saves_does_too(home: &mut Home) {
+    let layer = std::fs::read(rootfs(home)).expect("it was made");
+    let config = serde_json::json!({ "architecture": "amd64", "os": "linux", "config": { "Env": ["MARK=of-the-image"] },
+        "rootfs": { "type": "layers", "diff_ids": [] } });
+    let list = serde_json::json!([{ "Config": "c.json", "RepoTags": ["small:1"], "Layers": ["l/layer.tar"] }]);
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in [
+        ("l/layer.tar", layer),
+        ("c.json", config.to_string().into_bytes()),
+        ("manifest.json", list.to_string().into_bytes()),
+    ] {
+        archive
+            .append_data(
+                &mut header(tar::EntryType::Regular, bytes.len()),
+                name,
+                &bytes[..],
+            )
+            .expect("memory takes it");
+    }
+    let archive = archive.into_inner().expect("memory takes it");
+    let _ = home
+        .feed("testudo", &["create", "saved", "--from-oci", "-"], &archive)
+        .ok();
+    let _ = home.testudo(&["start", "saved"]).ok();
+    let line = [
+        "exec",
+        "--user",
+        "root",
+        "saved",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo $MARK",
+    ];
+    assert_eq!(home.testudo(&line).ok().text(), "of-the-image");
+    works(home, "saved");
+}
+
+fn header(kind: tar::EntryType, length: usize) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(length as u64);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_700_000_000);
+    header
+}
+
+/// Packs the VM's busybox, `files`, and links to it by `names`.
+fn busybox(home: &Home, names: &[&str], files: &[(&str, &str)]) -> tar::Builder<Vec<u8>> {
+    let program = home
+        .run("vsh", &["termina", "--", "cat", "/usr/bin/busybox"])
+        .ok()
+        .stdout;
+    let mut archive = tar::Builder::new(Vec::new());
+    let files = files.iter().map(|(name, text)| (*name, text.as_bytes()));
+    for (name, bytes) in files.chain([("bin/busybox", &program[..])]) {
+        archive
+            .append_data(
+                &mut header(tar::EntryType::Regular, bytes.len()),
+                name,
+                bytes,
+            )
+            .expect("memory takes it");
+    }
+    for name in names {
+        archive
+            .append_link(
+                &mut header(tar::EntryType::Symlink, 0),
+                name,
+                "/bin/busybox",
+            )
+            .expect("memory takes it");
+    }
+    archive
+}
+
+/// No glibc, no systemd, no bash, no sudo: as on Alpine.
+fn a_system_of_busybox_starts_and_stops_as_its_init_does(home: &mut Home) {
+    let inittab = "::sysinit:/bin/sh -c 'echo up > /run/up'\n::respawn:/bin/sleep 9999\n::shutdown:/bin/sh -c 'echo polite > /left'\n";
+    let names = [
+        "sbin/init",
+        "bin/sh",
+        "bin/cat",
+        "bin/sleep",
+        "bin/id",
+        "bin/hostname",
+    ];
+    let files = [
+        ("etc/inittab", inittab),
+        ("etc/passwd", "root:x:0:0::/root:/bin/sh\n"),
+    ];
+    let archive = busybox(home, &names, &files)
+        .into_inner()
+        .expect("memory takes it");
+    let _ = home
+        .feed(
+            "testudo",
+            &["create", "tiny", "--from-rootfs", "-"],
+            &archive,
+        )
+        .ok();
+    let _ = home.testudo(&["start", "tiny"]).ok();
+    let inside = |line: &str| home.testudo(&["exec", "tiny", "--", "/bin/sh", "-c", line]);
+    let user = inside("id -u; hostname; cat /run/up /proc/1/comm")
+        .ok()
+        .text();
+    assert_eq!(user, "1000\ntiny\nup\ninit");
+    let _ = home.testudo(&["stop", "tiny"]).ok();
+    let left = home
+        .vm_shell("cat /data/containers/tiny/rootfs/left")
+        .ok()
+        .text();
+    assert_eq!(left, "polite", "its init was not asked but killed");
+    let _ = home.testudo(&["delete", "--yes", "tiny"]).ok();
+}
+
+fn a_system_without_an_init_gets_one(home: &mut Home) {
+    let names = ["bin/sh", "bin/cat", "bin/sleep"];
+    let archive = busybox(home, &names, &[])
+        .into_inner()
+        .expect("memory takes it");
+    let _ = home
+        .feed(
+            "testudo",
+            &["create", "bare", "--from-rootfs", "-"],
+            &archive,
+        )
+        .ok();
+    let _ = home.testudo(&["start", "bare"]).ok();
+    let line = "sleep 9999 & cat /proc/1/comm /proc/1/cmdline";
+    let said = home
+        .testudo(&["exec", "bare", "--", "/bin/sh", "-c", line])
+        .ok()
+        .text();
+    assert!(said.contains("container-init"), "{said}");
+    let _ = home.testudo(&["stop", "bare"]).ok();
+    let _ = home.testudo(&["delete", "--yes", "bare"]).ok();
+}
+
 fn rubbish_is_refused_and_leaves_nothing(home: &mut Home) {
     let rootfs = std::fs::read(rootfs(home)).expect("it was made");
     let path = home.path("home/rubbish");
@@ -241,4 +388,58 @@ fn a_tarball_cannot_write_outside_its_container(home: &mut Home) {
     let _ = home.feed("testudo", &["create", "evil", "--from-rootfs", "-"], &evil);
     let _ = home.vm_shell("test ! -e /evil -a ! -e /evil-up -a ! -e /tmp/evil-up -a ! -e /data/evil-up -a ! -e /data/containers/evil-up").ok();
     let _ = home.testudo(&["delete", "--force", "--yes", "evil"]);
+}
+
+/// Nodes of the VM's memory and disks, which a container could open if it could have them.
+fn devices_are_left_out(home: &mut Home) {
+    let mut archive = busybox(home, &["bin/sh"], &[]);
+    for (name, kind, major, minor) in [
+        ("mem", tar::EntryType::Char, 1, 1),
+        ("disk", tar::EntryType::Block, 254, 0),
+    ] {
+        let mut header = header(kind, 0);
+        header.set_path(name).expect("it is short");
+        header.set_device_major(major).expect("it is of GNU's form");
+        header.set_device_minor(minor).expect("it is of GNU's form");
+        header.set_cksum();
+        archive
+            .append(&header, std::io::empty())
+            .expect("memory takes it");
+    }
+    let archive = archive.into_inner().expect("memory takes it");
+    let _ = home
+        .feed(
+            "testudo",
+            &["create", "nodes", "--from-rootfs", "-"],
+            &archive,
+        )
+        .ok();
+    let line = "find /data/containers/nodes/rootfs \\( -type b -o -type c \\)";
+    assert_eq!(home.vm_shell(line).ok().text(), "");
+    let _ = home.testudo(&["delete", "--yes", "nodes"]).ok();
+}
+
+/// Half a kilobyte that stands for 32 PiB of zeros.
+fn a_bomb_is_refused_before_it_is_written(home: &mut Home) {
+    const HUGE: u64 = 1 << 55;
+    let mut header = header(tar::EntryType::GNUSparse, 0);
+    header.set_path("bomb").expect("it is short");
+    let gnu = header.as_gnu_mut().expect("it is of GNU's form");
+    gnu.set_real_size(HUGE);
+    gnu.sparse[0].set_offset(HUGE);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive
+        .append(&header, std::io::empty())
+        .expect("memory takes it");
+    let archive = archive.into_inner().expect("memory takes it");
+    let done = home.feed(
+        "testudo",
+        &["create", "bomb", "--from-rootfs", "-"],
+        &archive,
+    );
+    assert!(done.code != 0 && done.errors().contains("room"), "{done}");
+    let left = home.vm_shell("ls -A /data/containers").ok().text();
+    assert_eq!(left, "penguin", "half-made containers take no room");
 }

@@ -101,13 +101,14 @@ fn put(
         gid,
         mtime,
     } = node.header;
-    let facts = |kind| Facts {
+    let facts = |kind, length| Facts {
         kind,
         owner: Owner {
             uid,
             gid,
             mode: u32::from(permissions) & 0o7777,
         },
+        length,
         modified_s: u64::from(mtime),
         attributes: Vec::new(),
     };
@@ -115,15 +116,16 @@ fn put(
     match &node.inner {
         InnerNode::File(file) => {
             let content = image.file(file).reader();
-            tree.put(&node.fullpath, &facts(Kind::File), content)
+            let length = file.file_len() as u64;
+            tree.put(&node.fullpath, &facts(Kind::File, length), content)
         }
         InnerNode::Symlink(link) => tree.put(
             &node.fullpath,
-            &facts(Kind::Symlink(link.link.clone())),
+            &facts(Kind::Symlink(link.link.clone()), 0),
             nothing(),
         ),
-        InnerNode::Dir(_) => tree.put(&node.fullpath, &facts(Kind::Directory), nothing()),
-        InnerNode::NamedPipe => tree.put(&node.fullpath, &facts(Kind::Fifo), nothing()),
+        InnerNode::Dir(_) => tree.put(&node.fullpath, &facts(Kind::Directory, 0), nothing()),
+        InnerNode::NamedPipe => tree.put(&node.fullpath, &facts(Kind::Fifo, 0), nothing()),
         // As in tarballs: a container's devices come from elsewhere.
         InnerNode::CharacterDevice(_) | InnerNode::BlockDevice(_) | InnerNode::Socket => Ok(()),
     }

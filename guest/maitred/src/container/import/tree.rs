@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chownat, fchmod, fsetxattr, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
-    utimensat,
+    chownat, fchmod, fsetxattr, linkat, mkdirat, mknodat, openat, statat, statvfs, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -48,6 +48,8 @@ pub(super) enum Kind {
 pub(super) struct Facts {
     pub(super) kind: Kind,
     pub(super) owner: Owner,
+    /// Bytes of a file's content.
+    pub(super) length: u64,
     /// Seconds since the epoch.
     pub(super) modified_s: u64,
     pub(super) attributes: Vec<(OsString, Vec<u8>)>,
@@ -58,6 +60,9 @@ pub(super) struct Facts {
 pub(super) struct Tree {
     rootfs: Rootfs,
     members: u64,
+    /// Bytes that files may still hold: what the disk has room for. Some bytes of an archive can stand for
+    /// terabytes of zeros, which take little room on a disk that compresses, and hours to write.
+    left: u64,
     /// The directory of the last member: the next one is most often in it too.
     last: Option<(PathBuf, OwnedFd)>,
 }
@@ -67,6 +72,7 @@ impl Tree {
         Ok(Self {
             rootfs: Rootfs::open(path)?,
             members: 0,
+            left: room(path)?,
             last: None,
         })
     }
@@ -90,7 +96,12 @@ impl Tree {
         let above = self.above(&path)?;
         match &facts.kind {
             Kind::Directory => directory(above.as_fd(), name, facts)?,
-            Kind::File => file(above.as_fd(), name, facts, content)?,
+            Kind::File => {
+                self.left = self.left.checked_sub(facts.length).ok_or_else(too_much)?;
+                let made = create(above.as_fd(), name)?;
+                io::copy(&mut content.take(facts.length), &mut &made)?;
+                own(made.as_fd(), facts)?;
+            }
             Kind::Symlink(target) => {
                 clear(above.as_fd(), name)?;
                 symlinkat(target, &above, name)?;
@@ -225,17 +236,22 @@ fn directory(above: BorrowedFd<'_>, name: &OsStr, facts: &Facts) -> io::Result<(
     own(made.as_fd(), facts)
 }
 
-fn file(
-    above: BorrowedFd<'_>,
-    name: &OsStr,
-    facts: &Facts,
-    mut content: impl Read,
-) -> io::Result<()> {
+fn create(above: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
     clear(above, name)?;
     let flags = PLAIN | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let mut made = File::from(openat(above, name, flags, Mode::RUSR | Mode::WUSR)?);
-    io::copy(&mut content, &mut made)?;
-    own(made.as_fd(), facts)
+    Ok(openat(above, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// Returns the bytes that are free on the disk that `path` lies on.
+pub(super) fn room(path: &Path) -> io::Result<u64> {
+    let sizes = statvfs(path)?;
+    Ok(sizes.f_bavail.saturating_mul(sizes.f_frsize))
+}
+
+/// The error of an archive that holds more than [`room`].
+pub(super) fn too_much() -> io::Error {
+    let why = "the archive holds more than the disk has room for";
+    io::Error::new(io::ErrorKind::StorageFull, why)
 }
 
 /// Sets owner, attributes and mode, in this order: a change of owner takes set-user-ID and capabilities away.

@@ -157,6 +157,7 @@ fn facts(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Facts>> {
         mode: header.mode()? & 0o7777,
     };
     let modified_s = header.mtime()?;
+    let length = entry.size();
     let mut attributes = Vec::new();
     if let Some(extensions) = entry.pax_extensions()? {
         for extension in extensions {
@@ -170,6 +171,7 @@ fn facts(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<Facts>> {
     Ok(Some(Facts {
         kind,
         owner,
+        length,
         modified_s,
         attributes,
     }))

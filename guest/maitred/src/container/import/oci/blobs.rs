@@ -11,7 +11,7 @@ use tar::{Archive, EntryType};
 use wire::Fault;
 
 use super::super::compression::plain;
-use super::super::tree::inside;
+use super::super::tree::{inside, room, too_much};
 use super::super::unpack::spoiled;
 use super::refused;
 use crate::fault::OrFault;
@@ -43,8 +43,12 @@ impl Blobs {
         let path = scratch.join("archive");
         let unwritable = || format!("cannot create {}", path.display());
         let mut file = File::create_new(&path).or_fault("E-IMPORT", unwritable)?;
-        let mut stream = plain(stream).map_err(spoiled)?;
-        io::copy(&mut stream, &mut file).map_err(spoiled)?;
+        let stream = plain(stream).map_err(spoiled)?;
+        let room = room(scratch).map_err(spoiled)?;
+        let kept = io::copy(&mut stream.take(room.saturating_add(1)), &mut file);
+        if kept.map_err(spoiled)? > room {
+            return Err(spoiled(too_much()));
+        }
         let file = File::open(&path).or_fault("E-IMPORT", unwritable)?;
         let members = members(BufReader::new(file)).map_err(spoiled)?;
         Ok(Self { path, members })

@@ -258,3 +258,27 @@ fn rubbish_is_a_fault_and_never_a_panic() {
         assert_eq!(fault.kind(), FaultKind::Invalid);
     }
 }
+
+#[test]
+fn more_than_the_disk_has_room_for_is_refused_before_it_is_written() {
+    const HUGE: u64 = 1 << 55;
+    let mut header = Header::new_gnu();
+    header.set_path("bomb").unwrap();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_real_size(HUGE);
+    gnu.sparse[0].set_offset(HUGE);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let mut maker = Maker::new();
+    maker.0.append(&header, io::empty()).unwrap();
+    let place = Place::new();
+    let fault = place.unpack(&maker.bytes(), &Take::All).unwrap_err();
+    assert_eq!(fault.parts().code, "E-DISK-FULL");
+    assert!(!place.top.join("bomb").exists());
+}
