@@ -45,10 +45,14 @@ impl<'m> Chain<'m> {
             readable: Buffers::default(),
             writable: Buffers::default(),
         };
+        // The iterator ends in silence at whatever it finds wrong: a loop, an index or a table that is not there. Then the
+        // last descriptor it gave still promises another, or there was none at all.
+        let mut more = true;
         for (position, descriptor) in descriptors.enumerate() {
             if position >= usize::from(limit) {
                 return None;
             }
+            more = descriptor.has_next();
             let (part, access) = if descriptor.is_write_only() {
                 (&mut chain.writable, Permissions::Write)
             } else if chain.writable.slices.is_empty() {
@@ -63,7 +67,7 @@ impl<'m> Chain<'m> {
                 part.push(slice.ok()?)?;
             }
         }
-        Some(chain)
+        (!more).then_some(chain)
     }
 }
 

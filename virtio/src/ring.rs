@@ -224,3 +224,6 @@ fn ring_bell(bell: Option<&File>) {
     // something else than an eventfd, which is its own loss.
     let _ = bell.write(&ONE);
 }
+
+#[cfg(test)]
+mod tests;

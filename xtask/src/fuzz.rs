@@ -28,6 +28,16 @@ pub(crate) struct Arguments {
     minutes: f64,
 }
 
+impl Arguments {
+    /// A few seconds of each target: that it still builds, and that nothing shallow was broken.
+    pub(crate) fn short() -> Self {
+        Self {
+            target: None,
+            minutes: 0.05,
+        }
+    }
+}
+
 /// Feeds the target or all of them.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::packages::{self, Purpose};
 use crate::progress::{line, spoken};
-use crate::{build, check, e2e};
+use crate::{build, check, e2e, fuzz};
 
 // Only the walk that has been seen to pass whole is here; `cargo xtask e2e` runs the others too (CHANGELOG.md).
 
@@ -20,9 +20,10 @@ type Part = fn() -> Result<ExitCode>;
 /// When packages are missing and cannot be installed; what fails later is in the exit code.
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
-    let parts: [(&str, Part); 3] = [
+    let parts: [(&str, Part); 4] = [
         ("check", check::run),
         ("unit and program tests", unit),
+        ("fuzz, briefly", || fuzz::run(&fuzz::Arguments::short())),
         ("end-to-end", || e2e::run(&e2e::Arguments::walk("stop"))),
     ];
     let mut failed = Vec::new();

@@ -54,11 +54,16 @@ pub(crate) fn storage_daemon() -> Result<Figures> {
     let peer = Program::start(&mut command, Vec::new())?;
     wait_for(&vhost)?;
     let socket = format!("socket,id=block,path={}", vhost.display());
-    run(
+    let figures = run(
         &["-chardev", &socket, "-device", DEVICE],
         Vec::new(),
         Some(peer),
-    )
+    );
+    // Its flushes flush nothing (strace shows no fdatasync in it), so that the figure would say nothing.
+    figures.map(|mut figures| {
+        figures.remove("flush_4k");
+        figures
+    })
 }
 
 pub(crate) fn qemu() -> Result<Figures> {
