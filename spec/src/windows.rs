@@ -57,14 +57,32 @@ pub enum Mode {
     Explicit,
 }
 
-/// The rules for copying and pasting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Clipboard {
+/// When data may cross, in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Modes {
     /// From the host to the VM.
     pub to_guest: Mode,
     /// From the VM to the host.
     pub to_host: Mode,
+}
+
+/// What a host end is told while it runs, each in a line of JSON on its control socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// These modes hold from now on.
+    Modes(Modes),
+    /// It has a successor: take no more programs, and end with the last one.
+    Leave,
+}
+
+/// The rules for copying and pasting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clipboard {
+    /// When data crosses at all.
+    pub modes: Modes,
     /// Whether the primary selection (select, middle click) crosses, under the same modes.
     pub primary: bool,
     /// The types that may cross; `text/*` stands for every text.
@@ -119,12 +137,20 @@ impl Default for Clipboard {
             "image/bmp",
         ];
         Self {
-            to_guest: Mode::OnFocus,
-            to_host: Mode::OnFocus,
+            modes: Modes::default(),
             primary: true,
             mime_types: mime_types.map(str::to_owned).to_vec(),
             max_bytes: 64 * 1024 * 1024,
             stall_ms: 5_000,
+        }
+    }
+}
+
+impl Default for Modes {
+    fn default() -> Self {
+        Self {
+            to_guest: Mode::OnFocus,
+            to_host: Mode::OnFocus,
         }
     }
 }
@@ -165,8 +191,23 @@ mod tests {
     fn a_spec_needs_only_its_descriptors_and_name() {
         let text = r#"{"vm":"termina","listener":3,"directory":4,"compositor":"wayland"}"#;
         let spec: WindowsSpec = serde_json::from_str(text).unwrap();
-        assert_eq!(spec.policy.clipboard.to_guest, Mode::OnFocus);
+        assert_eq!(spec.policy.clipboard.modes, Modes::default());
         assert!(!spec.direct);
+    }
+
+    #[test]
+    fn orders_are_lines() {
+        let modes = Modes {
+            to_host: Mode::Off,
+            ..Modes::default()
+        };
+        let lines = [Order::Modes(modes), Order::Leave].map(|order| serde_json::to_string(&order));
+        let [modes, leave] = lines.map(Result::unwrap);
+        assert_eq!(
+            modes,
+            r#"{"modes":{"to_guest":"on-focus","to_host":"off"}}"#
+        );
+        assert_eq!(leave, r#""leave""#);
     }
 
     #[test]

@@ -37,9 +37,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::command;
 use crate::packages::{self, Purpose};
 use crate::progress::{self, Step};
+use crate::{build, command, workspace};
 use places::Places;
 use plan::Plan;
 use sources::Sources;
@@ -96,10 +96,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 pub(crate) fn build(arguments: &Arguments) -> Result<PathBuf> {
     packages::ensure(&[Purpose::Image])?;
     let places = Places::of_user(arguments.output.as_deref())?;
-    let built = places.target.join("release");
-    if arguments.maitred.is_none() || arguments.sommelier.is_none() {
-        build_programs(&places)?;
-    }
+    let built = if arguments.maitred.is_some() && arguments.sommelier.is_some() {
+        PathBuf::new()
+    } else {
+        programs()?
+    };
     let program = |given: &Option<PathBuf>, name: &str| match given {
         Some(path) => path.clone(),
         None => built.join(name),
@@ -117,24 +118,23 @@ pub(crate) fn build(arguments: &Arguments) -> Result<PathBuf> {
     Ok(places.output.clone())
 }
 
-/// Compiles the programs that the image carries.
-fn build_programs(places: &Places) -> Result<()> {
+/// Compiles the programs that the image carries and returns their folder.
+///
+/// # Errors
+/// When they do not build.
+pub(crate) fn programs() -> Result<PathBuf> {
     let step = Step::start("compiling the guest's programs", Duration::from_secs(150));
-    let log = places.cache.join("programs.log");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "maitred",
-            "--package",
-            "sommelier",
-        ])
-        .current_dir(&places.checkout);
-    command::run(&mut cargo, &log, &step)?;
+    let mut cargo = build::cargo("build");
+    cargo.args([
+        "--release",
+        "--package",
+        "maitred",
+        "--package",
+        "sommelier",
+    ]);
+    command::run(&mut cargo, &workspace::log("guest")?, &step)?;
     step.done();
-    Ok(())
+    Ok(workspace::target()?.join(workspace::TRIPLE).join("release"))
 }
 
 /// Returns where packages come from: `mirror`, or what this machine's apt uses.

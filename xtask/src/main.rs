@@ -18,6 +18,7 @@ mod release;
 mod test;
 mod tester;
 mod up;
+mod windows;
 mod workspace;
 
 use std::io::Write as _;
@@ -45,6 +46,7 @@ enum Chore {
     Bench(bench::Arguments),
     Image(image::Arguments),
     Lab(lab::Arguments),
+    Windows(windows::Arguments),
     Fuzz(fuzz::Arguments),
     /// Pack what an installation consists of into one archive
     Release,
@@ -62,6 +64,7 @@ impl Chore {
             Self::Bench(arguments) => bench::run(&arguments),
             Self::Image(arguments) => image::run(&arguments),
             Self::Lab(arguments) => lab::run(&arguments),
+            Self::Windows(arguments) => windows::run(&arguments),
             Self::Fuzz(arguments) => fuzz::run(&arguments),
             Self::Release => release::run(),
             Self::Install => install::run(),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::packages::{self, Purpose};
 use crate::progress::{line, spoken};
-use crate::{build, check, e2e, fuzz};
+use crate::{build, check, e2e, fuzz, windows};
 
 // Only the walk that has been seen to pass whole is here; `cargo xtask e2e` runs the others too (CHANGELOG.md).
 
@@ -19,12 +19,18 @@ type Part = fn() -> Result<ExitCode>;
 /// # Errors
 /// When packages are missing and cannot be installed; what fails later is in the exit code.
 pub(crate) fn run() -> Result<ExitCode> {
-    packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
-    let parts: [(&str, Part); 4] = [
+    packages::ensure(&[
+        Purpose::Image,
+        Purpose::Product,
+        Purpose::Test,
+        Purpose::Windows,
+    ])?;
+    let parts: [(&str, Part); 5] = [
         ("check", check::run),
         ("unit and program tests", unit),
         ("fuzz, briefly", || fuzz::run(&fuzz::Arguments::short())),
         ("end-to-end", || e2e::run(&e2e::Arguments::walk("stop"))),
+        ("windows", || windows::run(&windows::Arguments::default())),
     ];
     let mut failed = Vec::new();
     for (name, part) in parts {
@@ -57,8 +63,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// All tests that need neither VM nor image.
 fn unit() -> Result<ExitCode> {
     let mut cargo = build::cargo("test");
-    // The suite and the lab are run by name only; the windows' tests need a compositor's packages and a
-    // user of their own (CONTRIBUTING.md).
+    // The suite and the lab are run by name only; the windows' tests have a part and a user of their own.
     cargo.args(["--workspace", "--exclude", "windows", "--no-fail-fast"]);
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {

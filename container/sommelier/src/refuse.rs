@@ -1,11 +1,11 @@
 //! Tells programs of the container that they can't have windows, in the words of their own protocol, so that the reason
 //! is on their terminal and they end at once.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
+use rustix::net::{RecvFlags, Shutdown, SocketFlags, accept_with, recv, shutdown};
 use wayland::session::error_event;
 use wayland::socket::send_some;
 use wl_proxy::protocols::wayland::wl_display::WlDisplayError;
@@ -13,14 +13,31 @@ use wl_proxy::protocols::wayland::wl_display::WlDisplayError;
 /// How long an X program may take to say in which byte order it wants its answer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long a Wayland program that was refused may take to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// The most programs that are refused at once.
 const BATCH: usize = 16;
 
-/// Tells the Wayland client on `socket` why it can't be served.
-pub(crate) fn wayland(socket: impl AsFd, why: &anyhow::Error) {
+/// Tells the Wayland client on `socket` why it can't be served, and waits until it has heard: one that finds the connection
+/// closed while it still writes may not look for a reason.
+pub(crate) fn wayland(socket: &OwnedFd, why: &anyhow::Error) {
     let event = error_event(1, WlDisplayError::IMPLEMENTATION.0, &format!("{why:#}"));
     // Whoever has left already needs no reason.
-    let _ = send_some(socket, &event);
+    let _ = send_some(socket, &event).and_then(|_| Ok(shutdown(socket, Shutdown::Write)?));
+    let end = Instant::now() + FAREWELL;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let heard = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left));
+        if !matches!(heard, Ok(1))
+            || !matches!(
+                recv(socket, &mut [0; 4096][..], RecvFlags::DONTWAIT),
+                Ok((1.., _))
+            )
+        {
+            break;
+        }
+    }
 }
 
 /// Takes the X programs that wait on `listeners` and tells them why they can't be served.
@@ -77,7 +94,25 @@ fn failure(order: u8, why: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn a_wayland_program_that_writes_first_still_hears_why() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&[7; 8192]).unwrap();
+        let refusing = std::thread::spawn(move || {
+            wayland(&ours.into(), &anyhow::anyhow!("no host"));
+        });
+        let mut heard = Vec::new();
+        theirs.write_all(&[7; 8192]).unwrap();
+        theirs.read_to_end(&mut heard).unwrap();
+        drop(theirs);
+        refusing.join().unwrap();
+        assert!(heard.windows(7).any(|part| part == b"no host"));
+    }
 
     #[test]
     fn a_refusal_has_its_reason_in_the_asker_s_byte_order() {

@@ -99,6 +99,13 @@ pub(crate) enum Setting {
     Cpus(u32),
     /// Memory.
     Memory(Mib),
+    /// Which way copied data may go.
+    Clipboard {
+        /// Into the VM.
+        to_guest: bool,
+        /// Out of it.
+        to_host: bool,
+    },
 }
 
 impl FromStr for Setting {
@@ -108,6 +115,7 @@ impl FromStr for Setting {
         let (key, value) = given
             .split_once('=')
             .ok_or("write KEY=VALUE, such as cpus=4 or memory=8G")?;
+        let clipboard = |to_guest, to_host| Ok(Self::Clipboard { to_guest, to_host });
         match key {
             "cpus" => match value.parse() {
                 Ok(0) | Err(_) => Err(format!("{value:?} is not a number of processors")),
@@ -117,10 +125,23 @@ impl FromStr for Setting {
                 .parse()
                 .map(Self::Memory)
                 .map_err(|e: wire::SizeError| e.to_string()),
-            other => Err(match suggest::nearest(other, ["cpus", "memory"]) {
-                Some(near) => format!("there is no setting {other:?}; did you mean {near}?"),
-                None => format!("there is no setting {other:?}; there are cpus and memory"),
-            }),
+            "clipboard" => match value {
+                "on" => clipboard(true, true),
+                "off" => clipboard(false, false),
+                "to-guest" => clipboard(true, false),
+                "to-host" => clipboard(false, true),
+                _ => Err(format!(
+                    "the clipboard cannot be {value:?}: on, off, to-guest or to-host"
+                )),
+            },
+            other => Err(
+                match suggest::nearest(other, ["cpus", "memory", "clipboard"]) {
+                    Some(near) => format!("there is no setting {other:?}; did you mean {near}?"),
+                    None => format!(
+                        "there is no setting {other:?}; there are cpus, memory and clipboard"
+                    ),
+                },
+            ),
         }
     }
 }
@@ -200,6 +221,12 @@ mod tests {
         let error = "memroy=8G".parse::<Setting>().unwrap_err();
         assert!(error.contains("did you mean memory?"), "{error}");
         assert!("cpus=0".parse::<Setting>().is_err());
+        let to_host = Setting::Clipboard {
+            to_guest: false,
+            to_host: true,
+        };
+        assert_eq!("clipboard=to-host".parse(), Ok(to_host));
+        assert!("clipboard=maybe".parse::<Setting>().is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Changing a VM's processors and memory; `testudo set` and `vmc set` are the same.
+//! Changing a VM's processors, memory and clipboard; `testudo set` and `vmc set` are the same.
 
-use wire::proto::SetVm;
+use wire::proto::{ClipboardDirections, SetVm};
 use wire::{Fault, VmName};
 
 use crate::client::{Client, answer};
@@ -18,11 +18,16 @@ pub(crate) async fn apply(
         vm: vm.to_string(),
         cpus: None,
         memory_mib: None,
+        clipboard: None,
     };
     for setting in settings {
         match setting {
             Setting::Cpus(cpus) => set.cpus = Some(*cpus),
             Setting::Memory(memory) => set.memory_mib = Some(memory.0),
+            Setting::Clipboard { to_guest, to_host } => {
+                let (to_guest, to_host) = (*to_guest, *to_host);
+                set.clipboard = Some(ClipboardDirections { to_guest, to_host });
+            }
         }
     }
     let reply = match answer(client.vms().set(set)).await {

@@ -75,10 +75,15 @@ impl Child {
         self.process.wait().await
     }
 
-    /// Kills it and waits until it is gone.
-    pub(crate) async fn kill(&mut self) {
+    /// Kills it without waiting.
+    pub(crate) fn end(&mut self) {
         // An error means that it is gone already.
         let _gone = self.process.start_kill();
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.end();
         let _reaped = self.process.wait().await;
     }
 }

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, ioctl_ficlone, renameat_with, statvfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use spec::windows::Modes;
 use wire::{Bytes, Fault, Kind, Mib, VmName};
 
 pub(crate) mod export;
@@ -45,6 +46,9 @@ pub(crate) struct Settings {
     pub(crate) memory: Mib,
     /// When it was created, in seconds since the epoch.
     pub(crate) created_s: u64,
+    /// When copied data may cross between the host and its windows.
+    #[serde(default)]
+    pub(crate) clipboard: Modes,
 }
 
 /// One VM's folder.

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use spec::windows::Modes;
 use tokio::sync::{mpsc, watch};
 use wire::{Bytes, Fault, Kind, Mib, VmName};
 
@@ -90,6 +91,8 @@ pub(crate) struct Wishes {
     pub(crate) memory: Option<Mib>,
     /// Disk size.
     pub(crate) disk: Option<Bytes>,
+    /// When copied data may cross.
+    pub(crate) clipboard: Option<Modes>,
 }
 
 impl Request {

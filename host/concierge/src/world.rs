@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use link::config::Config;
 use link::places::{Places, sibling};
 use spec::device::FIRST_GUEST_CID;
+use spec::windows::Modes;
 use wire::{Bytes, Fault, Mib, VmName};
 
 use crate::disk::{self, Folder, Settings};
@@ -87,6 +88,7 @@ impl World {
             cpus: self.config.cpus.unwrap_or(cpus),
             memory: self.config.memory.unwrap_or_else(half_of_memory),
             created_s: disk::now_s(),
+            clipboard: Modes::default(),
         }
     }
 

@@ -339,19 +339,19 @@ async fn a_stopped_vm_lives_through_everything() {
     let _daemon = home.ready();
     let mut vms = home.vms().await;
     drained(vms.create(create("one")).await).await.unwrap();
-    let again = drained(vms.create(create("one")).await).await.unwrap_err();
-    assert_eq!(again.parts().code, "E-VM-EXISTS");
+    let again = drained(vms.create(create("one")).await).await;
+    assert_eq!(again.unwrap_err().parts().code, "E-VM-EXISTS");
     let set = SetVm {
         vm: "one".to_owned(),
         cpus: Some(2),
         memory_mib: Some(512),
+        ..SetVm::default()
     };
     assert!(!vms.set(set).await.unwrap().into_inner().at_next_start);
-    let resize = ResizeVm {
-        vm: "one".to_owned(),
-        disk_bytes: 2 << 30,
-    };
-    drained(vms.resize(resize).await).await.unwrap();
+    let (vm, disk_bytes) = ("one".to_owned(), 2 << 30);
+    drained(vms.resize(ResizeVm { vm, disk_bytes }).await)
+        .await
+        .unwrap();
     let one = info(&mut vms, "one").await.unwrap();
     assert_eq!(
         (one.cpus, one.memory_mib, one.disk_bytes),

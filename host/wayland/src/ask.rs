@@ -6,8 +6,8 @@
 //! ◀─ {"answer":1,"allow":true}
 //! ◀─ {"grant":"to-host"}            one transfer, for the mode `explicit`
 //! ```
-//! Without a control socket, and without an answer in time, the answer is no. When the other end closes it, this host end
-//! has a successor and takes no more programs.
+//! Without a control socket, and without an answer in time, the answer is no. The same socket brings concierge's orders
+//! ([`Order`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
+use spec::windows::Order;
 
 use crate::vm::Direction;
 
@@ -39,7 +40,7 @@ pub type Then = Box<dyn FnOnce(bool)>;
 #[derive(Default)]
 pub struct Asks {
     control: Option<OwnedFd>,
-    let_go: bool,
+    orders: Vec<Order>,
     line: Vec<u8>,
     next: u64,
     open: HashMap<u64, (Instant, Then)>,
@@ -56,6 +57,7 @@ struct Question<'a> {
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Line {
+    Order(Order),
     Answer { answer: u64, allow: bool },
     Grant { grant: GrantFor },
 }
@@ -89,10 +91,9 @@ impl Asks {
         self.control.as_ref()
     }
 
-    /// Returns whether whoever held the other end has closed it.
-    #[must_use]
-    pub fn let_go(&self) -> bool {
-        self.let_go
+    /// Returns the orders that have come in since the last call of this.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
     }
 
     /// Asks whether data of type `mime` may go in `direction`, and calls `then` with the answer.
@@ -160,11 +161,12 @@ impl Asks {
         match rustix::net::recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
             Ok((got @ 1.., _)) => self.line.extend_from_slice(&bytes[..got]),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Ok((0, _)) | Err(_) => (self.control, self.let_go) = (None, true),
+            Ok((0, _)) | Err(_) => self.control = None,
         }
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
             match serde_json::from_slice(&line) {
+                Ok(Line::Order(order)) => self.orders.push(order),
                 Ok(Line::Answer { answer, allow }) => {
                     settled.extend(self.open.remove(&answer).map(|(_, then)| (allow, then)));
                 }
@@ -219,6 +221,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::rc::Rc;
 
+    use spec::windows::{Mode, Modes};
+
     use super::*;
 
     fn answer_of(asks: &mut Asks) -> Rc<Cell<Option<bool>>> {
@@ -264,15 +268,18 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_socket_is_noticed() {
+    fn orders_come_on_the_same_socket() {
         let (near, far) = UnixStream::pair().unwrap();
         let mut asks = Asks::to(near.into());
+        let lines = "{\"modes\":{\"to_guest\":\"off\",\"to_host\":\"on-focus\"}}\n\"leave\"\n";
+        (&far).write_all(lines.as_bytes()).unwrap();
         settle(&mut asks);
-        assert!(!asks.let_go());
-        drop(far);
-        settle(&mut asks);
-        assert!(asks.let_go());
-        assert_eq!(answer_of(&mut asks).get(), Some(false));
+        let modes = Modes {
+            to_guest: Mode::Off,
+            to_host: Mode::OnFocus,
+        };
+        assert_eq!(asks.take_orders(), [Order::Modes(modes), Order::Leave]);
+        assert_eq!(asks.take_orders(), []);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
+use spec::windows::Order;
 use wayland::session::wait_until;
 
 use crate::client::{Client, Place, refuse};
@@ -32,7 +33,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves until it has been let go and its last program has closed, or the listener fails.
+    /// Serves until it has been told to leave and its last program has closed, or the listener fails.
     ///
     /// # Errors
     /// When the kernel refuses to wait or to accept.
@@ -40,11 +41,11 @@ impl Server {
         rustix::io::ioctl_fionbio(&self.listener, true).context("cannot prepare the listener")?;
         let mut clients: Vec<Client> = Vec::new();
         let mut accept_from = Instant::now();
+        let mut leaving = false;
         loop {
             clients.iter_mut().for_each(Client::prepare);
             clients.retain(|client| !client.session().is_over());
-            let let_go = self.vm.asks.borrow().let_go();
-            if let_go && clients.is_empty() {
+            if leaving && clients.is_empty() {
                 return Ok(());
             }
             let ready = self.wait(&clients, accept_from)?;
@@ -56,6 +57,12 @@ impl Server {
                 }
             }
             let settled = self.vm.asks.borrow_mut().settle();
+            for order in self.vm.asks.borrow_mut().take_orders() {
+                match order {
+                    Order::Modes(modes) => self.vm.set_modes(modes),
+                    Order::Leave => leaving = true,
+                }
+            }
             settled.into_iter().for_each(|(allow, then)| then(allow));
             // A successor has its own socket; what already waits in ours is taken first.
             if ready.listener {

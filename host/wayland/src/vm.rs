@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wayland::pool::Budget;
 
 use crate::ask::Asks;
-use spec::windows::{Mode, Policy};
+use spec::windows::{Mode, Modes, Policy};
 
 /// How recent the VM's last input must be for a window to ask for the focus: the time a program
 /// takes to start on a slow machine, as in kwin's focus stealing prevention.
@@ -47,6 +47,7 @@ pub struct Vm {
     pub asks: RefCell<Asks>,
     counts: [Cell<u32>; 3],
     last_input: Cell<Option<Instant>>,
+    modes: Cell<Modes>,
 }
 
 /// One of the things a VM may have, given back when dropped.
@@ -62,6 +63,7 @@ impl Vm {
     pub fn new(name: String, policy: Policy, asks: Asks) -> Rc<Self> {
         let budget = Budget::new(policy.limits.pool_bytes);
         let asks = RefCell::new(asks);
+        let modes = Cell::new(policy.clipboard.modes);
         Rc::new(Self {
             name,
             policy,
@@ -69,6 +71,7 @@ impl Vm {
             asks,
             counts: Default::default(),
             last_input: Cell::new(None),
+            modes,
         })
     }
 
@@ -109,9 +112,14 @@ impl Vm {
     #[must_use]
     pub fn mode(&self, direction: Direction) -> Mode {
         match direction {
-            Direction::ToGuest => self.policy.clipboard.to_guest,
-            Direction::ToHost => self.policy.clipboard.to_host,
+            Direction::ToGuest => self.modes.get().to_guest,
+            Direction::ToHost => self.modes.get().to_host,
         }
+    }
+
+    /// Changes the rules for copying from now on.
+    pub fn set_modes(&self, modes: Modes) {
+        self.modes.set(modes);
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::packages::{self, Purpose};
 use crate::progress::line;
 use crate::tester::Tester;
-use crate::{build, e2e};
+use crate::{build, e2e, windows};
 
 /// The rows, in the order in which people compare them: the key in the JSON and what it is.
 const ROWS: &[(&str, &str)] = &[
@@ -27,32 +27,23 @@ const ROWS: &[(&str, &str)] = &[
 /// When something cannot be built or measured.
 pub(super) fn measure() -> Result<Value> {
     packages::ensure(&[Purpose::Windows])?;
-    line("bench: building the window programs");
-    let built = |package: &str, program: &str| {
-        let mut cargo = build::cargo("build");
-        cargo.args(["--release", "--package", package, "--bin", program]);
-        cargo.arg("--message-format=json-render-diagnostics");
-        e2e::executable(&mut cargo)
-    };
     let tester = Tester::find()?;
-    let mut folder = None;
-    for (package, program) in [
-        ("sommelier", "sommelier"),
-        ("wayland-hostd", "wayland-hostd"),
-    ] {
-        let shared = tester.share(&built(package, program)?, &format!("windows/{program}"))?;
-        folder = shared.parent().map(ToOwned::to_owned);
-    }
-    let program = tester.share(
-        &built("windows", "measure-windows")?,
-        "windows/measure-windows",
-    )?;
+    let folder = windows::programs(&tester)?;
+    line("bench: building what measures");
+    let mut cargo = build::cargo("build");
+    cargo.args([
+        "--release",
+        "--package",
+        "windows",
+        "--bin",
+        "measure-windows",
+    ]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let program = e2e::executable(&mut cargo)?;
+    let program = tester.share(&program, "windows/measure-windows")?;
     let output = tester
         .command(&program)?
-        .env(
-            "TESTUDO_WINDOWS_PROGRAMS",
-            folder.context("a program without a folder")?,
-        )
+        .env("TESTUDO_WINDOWS_PROGRAMS", folder)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

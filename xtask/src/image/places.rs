@@ -11,8 +11,6 @@ use anyhow::{Context as _, Result};
 pub(super) struct Places {
     /// The repository.
     pub(super) checkout: PathBuf,
-    /// Where cargo puts programs of the target triple.
-    pub(super) target: PathBuf,
     /// Results of steps, apt's private state, logs.
     pub(super) cache: PathBuf,
     /// The installed image.
@@ -29,8 +27,6 @@ impl Places {
             .parent()
             .context("the repository is not where xtask was compiled")?
             .to_owned();
-        let target =
-            env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
         let output = match output {
             Some(folder) => std::path::absolute(folder).context("bad output folder")?,
             None => xdg("XDG_DATA_HOME", ".local/share")?.join("testudo/image"),
@@ -39,7 +35,6 @@ impl Places {
         fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
         Ok(Self {
             checkout,
-            target: target.join("x86_64-unknown-linux-gnu"),
             cache,
             output,
         })

@@ -1,4 +1,4 @@
-//! `vmc set`: processors and memory.
+//! `vmc set`: processors, memory and clipboard.
 
 use clap::Args;
 use wire::Fault;
@@ -7,14 +7,14 @@ use super::{Call, Named};
 use crate::options::Setting;
 use crate::settings;
 
-/// Change a VM's processors or memory
+/// Change a VM's processors, memory or clipboard
 ///
-/// Says whether that holds at once or at the VM's next start.
+/// Says whether that holds at once or at the VM's next start. The clipboard of windows that are shown changes at once.
 #[derive(Debug, Args)]
 pub(super) struct Set {
     #[command(flatten)]
     vm: Named,
-    /// What to change: cpus=N, memory=SIZE
+    /// What to change: cpus=N, memory=SIZE, clipboard=on|off|to-guest|to-host
     #[arg(required = true, value_name = "KEY=VALUE")]
     settings: Vec<Setting>,
 }

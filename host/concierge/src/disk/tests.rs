@@ -8,6 +8,10 @@ const SETTINGS_OF_TEST: Settings = Settings {
     cpus: 2,
     memory: Mib(512),
     created_s: 7,
+    clipboard: Modes {
+        to_guest: spec::windows::Mode::OnFocus,
+        to_host: spec::windows::Mode::Off,
+    },
 };
 
 struct Place {

@@ -7,18 +7,17 @@
 //!                         ▼ the old one stays until its last program has closed
 //!                        Shown
 //! ```
-//! While nothing was offered nobody listens on the guest's port, so its programs are refused at once.
+//! Each host end hears when the rules for copying change, the old ones too. While nothing was offered nobody listens on the guest's port, so its programs are refused at once.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use spec::windows::{Policy, WindowsSpec};
+use spec::windows::{Modes, Order, Policy, WindowsSpec};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -61,6 +60,7 @@ pub(crate) struct Setting {
 #[derive(Debug, Clone)]
 pub(crate) struct Windows {
     offers: mpsc::Sender<Offer>,
+    modes: watch::Sender<Modes>,
     pids: watch::Receiver<Vec<u32>>,
 }
 
@@ -82,16 +82,22 @@ impl Windows {
     pub(crate) fn new(setting: Setting, tasks: &mut JoinSet<()>) -> Self {
         let (offers, queue) = mpsc::channel(OFFERS);
         let (tell, pids) = watch::channel(Vec::new());
+        let (modes, rules) = watch::channel(setting.policy.clipboard.modes);
         let stage = Stage {
             setting,
             shown: None,
             again: None,
             leaving: JoinSet::new(),
             made: 0,
+            rules,
             tell,
         };
         tasks.spawn(stage.run(queue));
-        Self { offers, pids }
+        Self {
+            offers,
+            modes,
+            pids,
+        }
     }
 
     /// Shows the windows of new programs on the compositor at `path`.
@@ -105,6 +111,11 @@ impl Windows {
         let ended = || Fault::new(Kind::Busy, "E-VM-STOPPED", "the VM is ending");
         self.offers.send(offer).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
+    }
+
+    /// Changes the rules for copying, for windows that are shown too.
+    pub(crate) fn set_modes(&self, modes: Modes) {
+        self.modes.send_replace(modes);
     }
 
     /// Returns the process ids of the host ends.
@@ -150,6 +161,7 @@ struct Stage {
     again: Option<(Instant, Compositor)>,
     leaving: JoinSet<()>,
     made: u32,
+    rules: watch::Receiver<Modes>,
     tell: watch::Sender<Vec<u32>>,
 }
 
@@ -157,8 +169,8 @@ struct Stage {
 struct Shown {
     compositor: Compositor,
     child: Child,
-    /// Closing it tells the host end to take no more.
-    control: OwnedFd,
+    /// Where it hears orders.
+    control: UnixStream,
     folder: Folder,
 }
 
@@ -168,6 +180,7 @@ enum Happened {
     Ended(String),
     Again,
     Left,
+    Ruled(Modes),
 }
 
 impl Stage {
@@ -182,6 +195,7 @@ impl Stage {
                 Happened::Ended(how) => self.lost(&how),
                 Happened::Again => self.show_again(),
                 Happened::Left => {}
+                Happened::Ruled(modes) => self.rule(modes),
             }
             let shown = self.shown.as_ref().and_then(|shown| shown.child.pid());
             self.tell.send_replace(shown.into_iter().collect());
@@ -209,6 +223,7 @@ impl Stage {
             how = shown => Some(Happened::Ended(how)),
             () = again => Some(Happened::Again),
             Some(_) = self.leaving.join_next() => Some(Happened::Left),
+            Ok(()) = self.rules.changed() => Some(Happened::Ruled(*self.rules.borrow_and_update())),
         }
     }
 
@@ -229,7 +244,7 @@ impl Stage {
         self.setting.log.line(&line);
         self.again = None;
         if let Some(old) = self.shown.replace(started) {
-            self.leaving.spawn(old.leave());
+            self.leaving.spawn(old.leave(self.rules.clone()));
         }
         Ok(())
     }
@@ -244,6 +259,7 @@ impl Stage {
             .open(&folder.0)?;
         let listener = super::listen(&setting.vsock, ports::WAYLAND)?.into_std()?;
         let (control, theirs) = UnixStream::pair()?;
+        control.set_nonblocking(true)?;
         let spec = WindowsSpec {
             vm: setting.vm.to_string(),
             listener: name_of(&listener),
@@ -266,9 +282,20 @@ impl Stage {
         Ok(Shown {
             compositor,
             child,
-            control: control.into(),
+            control,
             folder,
         })
+    }
+
+    /// The rules for copying have changed.
+    fn rule(&mut self, modes: Modes) {
+        self.setting.policy.clipboard.modes = modes;
+        if let Some(shown) = &mut self.shown {
+            shown.order(Order::Modes(modes));
+        }
+        self.setting
+            .log
+            .line(&format!("concierge: clipboard: {modes:?}"));
     }
 
     /// The host end ended by itself: its programs have lost their windows and new ones are refused for a while.
@@ -305,11 +332,28 @@ impl Stage {
 
 impl Shown {
     /// Takes no more programs and waits until the last one has closed.
-    async fn leave(mut self) {
-        drop(self.control);
-        // Its end is what was waited for, whatever it was.
-        let _status = self.child.ended().await;
+    async fn leave(mut self, mut rules: watch::Receiver<Modes>) {
+        self.order(Order::Leave);
+        loop {
+            tokio::select! {
+                // Its end is what was waited for, whatever it was.
+                _ended = self.child.ended() => break,
+                Ok(()) = rules.changed() => {
+                    let modes = *rules.borrow_and_update();
+                    self.order(Order::Modes(modes));
+                }
+            }
+        }
         drop(self.folder);
+    }
+
+    /// Gives the host end an order. One that does not hear it might go on under old rules, and is ended.
+    fn order(&mut self, order: Order) {
+        let line = serde_json::to_string(&order).map_err(io::Error::other);
+        let told = line.and_then(|line| (&self.control).write_all(format!("{line}\n").as_bytes()));
+        if told.is_err() {
+            self.child.end();
+        }
     }
 }
 

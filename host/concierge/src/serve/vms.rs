@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use spec::windows::{Mode, Modes};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use wire::proto::import_vm::Part;
 use wire::proto::{
-    Chunk, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm, SetVmReply,
-    ShowWindows, StartVm, StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath, vms_server,
+    Chunk, ClipboardDirections, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm,
+    SetVmReply, ShowWindows, StartVm, StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath,
+    vms_server,
 };
 use wire::{Bytes, Fault, Kind, Mib};
 
@@ -43,6 +45,7 @@ impl vms_server::Vms for Service {
             cpus: (asked.cpus != 0).then_some(asked.cpus),
             memory: (asked.memory_mib != 0).then_some(Mib(asked.memory_mib)),
             disk: (asked.disk_bytes != 0).then_some(Bytes(asked.disk_bytes)),
+            clipboard: None,
         };
         Ok(stream(
             self.0.ask(&name(&asked.vm)?, vm::Request::Create(wishes)),
@@ -107,9 +110,11 @@ impl vms_server::Vms for Service {
             cpus: asked.cpus,
             memory: asked.memory_mib.map(Mib),
             disk: None,
+            clipboard: asked.clipboard.map(modes),
         };
+        let waits = wishes.cpus.is_some() || wishes.memory.is_some();
         self.0.done(&name, vm::Request::Set(wishes)).await?;
-        let at_next_start = self.0.view(&name)?.running.is_some();
+        let at_next_start = waits && self.0.view(&name)?.running.is_some();
         Ok(Response::new(SetVmReply { at_next_start }))
     }
 
@@ -204,6 +209,14 @@ impl vms_server::Vms for Service {
             Fault::new(Kind::Invalid, "E-PATH", message)
         })?;
         Ok(Response::new(VsockPath { path }))
+    }
+}
+
+fn modes(directions: ClipboardDirections) -> Modes {
+    let mode = |allowed| if allowed { Mode::OnFocus } else { Mode::Off };
+    Modes {
+        to_guest: mode(directions.to_guest),
+        to_host: mode(directions.to_host),
     }
 }
 

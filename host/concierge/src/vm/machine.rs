@@ -158,12 +158,14 @@ impl Machine {
         let vsock = world.places.vsock(cid.number);
         let console = pipe::Receiver::from_owned_fd(console_ours)?;
         let control = UnixStream::from_std(control_ours)?;
+        let mut policy = Policy::default();
+        policy.clipboard.modes = parts.settings.clipboard;
         let windows = windows::Setting {
             vm: parts.name.clone(),
             program: world.windows.clone(),
             vsock: vsock.clone(),
             folder: world.places.displays().join(cid.number.to_string()),
-            policy: Policy::default(),
+            policy,
             log: parts.logs.vm.clone(),
         };
         let windows = Windows::new(windows, &mut sockets.tasks);

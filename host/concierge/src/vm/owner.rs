@@ -209,7 +209,10 @@ impl Owner {
                 done(order.resize(size, agent, disk))
             }
             Request::Export(bytes) => done(order.export(bytes)),
-            Request::Set(wishes) => done(order.set(wishes)),
+            Request::Set(wishes) => {
+                let windows = self.machine.as_ref().map(|machine| machine.windows.clone());
+                done(order.set(wishes, windows))
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use super::Wishes;
 use super::machine::DataDisk;
 use crate::disk::{Settings, export, import};
 use crate::guest::agent::Agent;
+use crate::guest::windows::Windows;
 use crate::progress::Audience;
 use crate::world::World;
 
@@ -147,8 +148,8 @@ impl Order {
         .await
     }
 
-    /// Changes what the next start uses.
-    pub(super) async fn set(self, wishes: Wishes) -> Result<(), Fault> {
+    /// Changes what the next start uses, and the rules of `windows` at once.
+    pub(super) async fn set(self, wishes: Wishes, windows: Option<Windows>) -> Result<(), Fault> {
         let folder = self.world.folder(&self.name);
         let name = self.name.clone();
         blocking(move || {
@@ -156,7 +157,11 @@ impl Order {
                 .map_err(|fault| fault.while_doing(format!("cannot change {name}")))?;
             folder.save(&settings)
         })
-        .await
+        .await?;
+        if let (Some(windows), Some(modes)) = (windows, wishes.clipboard) {
+            windows.set_modes(modes);
+        }
+        Ok(())
     }
 
     fn attempted(&self, act: &str, fault: Fault) -> Fault {
@@ -214,6 +219,7 @@ fn wished(mut settings: Settings, wishes: Wishes) -> Result<Settings, Fault> {
         }
         settings.memory = memory;
     }
+    settings.clipboard = wishes.clipboard.unwrap_or(settings.clipboard);
     Ok(settings)
 }
 

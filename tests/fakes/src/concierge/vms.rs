@@ -5,8 +5,8 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use wire::proto::import_vm::Part;
 use wire::proto::vms_server::Vms;
 use wire::proto::{
-    CreateVm, DestroyVm, Empty, ImportVm, ResizeVm, SetVm, SetVmReply, ShowWindows, StartVm,
-    StopVm, Vm, VmList, VmLogsRequest, VmRef, VmState, VsockPath,
+    ClipboardDirections, CreateVm, DestroyVm, Empty, ImportVm, ResizeVm, SetVm, SetVmReply,
+    ShowWindows, StartVm, StopVm, Vm, VmList, VmLogsRequest, VmRef, VmState, VsockPath,
 };
 
 use super::world::{running_vm, stopped_vm};
@@ -98,12 +98,20 @@ impl Vms for Server {
             vm: name,
             cpus,
             memory_mib,
+            clipboard,
         } = request.into_inner();
-        let mut world = self.called("Vms.Set", &name)?;
+        let about = match clipboard {
+            Some(ClipboardDirections { to_guest, to_host }) => {
+                format!("{name} to-guest={to_guest} to-host={to_host}")
+            }
+            None => name.clone(),
+        };
+        let mut world = self.called("Vms.Set", &about)?;
         let vm = world.vm(&name).ok_or_else(|| not_found("VM", &name))?;
         vm.cpus = cpus.unwrap_or(vm.cpus);
         vm.memory_mib = memory_mib.unwrap_or(vm.memory_mib);
-        let at_next_start = vm.state() == VmState::Running;
+        let waits = cpus.is_some() || memory_mib.is_some();
+        let at_next_start = waits && vm.state() == VmState::Running;
         Ok(Response::new(SetVmReply { at_next_start }))
     }
 

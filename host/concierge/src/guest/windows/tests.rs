@@ -5,14 +5,14 @@ use std::os::unix::net::UnixListener;
 
 use super::*;
 
-/// Says what it was told and stays until its control socket closes, as the real one does.
+/// Says what it hears; told to leave, it stays for one more order, as the real one does while it has programs.
 const HOST_END: &str = r#"#!/bin/bash
 read -r spec < "/proc/self/fd/$2"
 echo "told $spec" >&2
 control=${spec#*\"control\":}
 control=${control%%[!0-9]*}
 eval "exec 3<&$control"
-cat <&3 >/dev/null
+while read -r line <&3; do echo "heard $line" >&2; [ "$line" = '"leave"' ] && leaving=1; [ "$leaving" = 1 ] && [ "$line" != '"leave"' ] && break; done
 echo left >&2
 "#;
 
@@ -113,7 +113,19 @@ async fn another_compositor_gets_a_host_end_of_its_own_and_the_old_one_is_let_go
     bench.line("told").await;
     bench.windows.show_on(&bench.path("two")).await.unwrap();
     assert_ne!(bench.windows.pids(), first);
+    bench.line("heard \"leave\"").await;
+    // One that leaves still hears what its programs may do.
+    let modes = Modes {
+        to_host: spec::windows::Mode::Off,
+        ..Modes::default()
+    };
+    bench.windows.set_modes(modes);
     bench.line("left").await;
+    let heard = |line: &String| line.contains("heard {\"modes\"");
+    let mut changes = bench.log.changes();
+    while bench.log.tail().iter().filter(|line| heard(line)).count() < 2 {
+        changes.changed().await.unwrap();
+    }
     assert!(bench.is_served());
 }
 
