@@ -183,6 +183,12 @@ impl Places {
         self.state.join("concierge.log")
     }
 
+    /// Returns the daemon's memory of which image files it has read in full and found right.
+    #[must_use]
+    pub fn image_seen(&self) -> PathBuf {
+        self.state.join("image-seen.json")
+    }
+
     /// Returns the configuration file, which need not exist.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {

@@ -136,6 +136,11 @@ impl From<Status> for Fault {
         {
             return parts.into();
         }
+        // A status with an error behind it was made on this side: the other one did not answer at all.
+        if let Some(source) = status.source() {
+            let message = "the connection to the other side broke off";
+            return Self::new(Kind::Unreachable, "E-UNREACHABLE", message).because(source);
+        }
         let (kind, code) = match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 (Kind::Unreachable, "E-UNREACHABLE")
@@ -145,11 +150,7 @@ impl From<Status> for Fault {
             Code::ResourceExhausted => (Kind::Exhausted, "E-LIMIT"),
             _ => (Kind::Internal, "E-INTERNAL"),
         };
-        let mut fault = Self::new(kind, code, status.message().to_owned());
-        if let Some(source) = status.source() {
-            fault = fault.because(source);
-        }
-        fault
+        Self::new(kind, code, status.message().to_owned())
     }
 }
 
@@ -185,5 +186,13 @@ mod tests {
             (fault.kind(), fault.parts().code.as_str()),
             (Kind::Unreachable, "E-UNREACHABLE")
         );
+    }
+
+    #[test]
+    fn a_status_that_no_server_sent_is_a_broken_connection() {
+        let reset = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let fault = Fault::from(Status::from_error(Box::new(reset)));
+        assert_eq!(fault.kind(), Kind::Unreachable);
+        assert_eq!(fault.parts().causes, ["connection reset"]);
     }
 }

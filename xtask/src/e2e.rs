@@ -1,4 +1,4 @@
-//! `cargo xtask e2e [WALK]`: the end-to-end suite on the real product, one file after the other, as an ordinary user.
+//! `cargo xtask e2e [WALK…]`: the end-to-end suite on the real product, one file after the other, as an ordinary user.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -14,18 +14,19 @@ use crate::{build, image};
 /// Follows the walks of docs/walks.md, on QEMU's emulator where there is no KVM.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only this file of tests/e2e/tests
-    walk: Option<String>,
+    /// Only these files of tests/e2e/tests
+    #[arg(value_name = "WALK")]
+    walks: Vec<String>,
     /// Only checks whose name holds this
     #[arg(last = true)]
     filter: Vec<String>,
 }
 
 impl Arguments {
-    /// Returns the arguments that mean one file of the suite.
-    pub(crate) fn walk(name: &str) -> Self {
+    /// Returns the arguments that mean some files of the suite.
+    pub(crate) fn walks(names: &[&str]) -> Self {
         Self {
-            walk: Some(name.to_owned()),
+            walks: names.iter().map(|name| (*name).to_owned()).collect(),
             filter: Vec::new(),
         }
     }
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
     let image = image::build(&image::Arguments::default())?;
     let built = build::programs()?;
-    let tests = build_tests(arguments.walk.as_deref())?;
+    let tests = build_tests(&arguments.walks)?;
     let tester = Tester::find()?;
     let image = tester.share(&image, "image")?;
     let programs = share_programs(&tester, &built, Some(&tests.cell))?;
@@ -72,7 +73,7 @@ struct Tests {
     cell: PathBuf,
 }
 
-fn build_tests(walk: Option<&str>) -> Result<Tests> {
+fn build_tests(walks: &[String]) -> Result<Tests> {
     line("e2e: building the tests");
     let mut cargo = build::cargo("test");
     cargo.args([
@@ -81,10 +82,12 @@ fn build_tests(walk: Option<&str>) -> Result<Tests> {
         "--no-run",
         "--message-format=json-render-diagnostics",
     ]);
-    match walk {
-        Some(walk) => cargo.args(["--test", walk]),
-        None => cargo.args(["--test", "*"]),
-    };
+    if walks.is_empty() {
+        cargo.args(["--test", "*"]);
+    }
+    for walk in walks {
+        cargo.args(["--test", walk]);
+    }
     let mut walks = executables(&mut cargo, &TargetKind::Test)?;
     walks.sort();
     let mut cargo = build::cargo("build");

@@ -83,6 +83,8 @@ impl Tester {
                     "--sparse=always",
                     "--reflink=auto",
                     "--update",
+                    // A program that still runs can be replaced, not overwritten.
+                    "--remove-destination",
                     "--no-target-directory",
                 ])
                 .arg("--preserve=timestamps,mode")

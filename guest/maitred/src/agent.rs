@@ -46,6 +46,8 @@ pub(crate) struct Agent {
 
 /// Runs the agent in this process, a copy of PID 1. The exit code tells PID 1 how to go on.
 pub(crate) fn run(boot: Times) -> ExitCode {
+    // What `ps` in the VM shows; a name that cannot be set is no reason not to serve.
+    let _ = rustix::thread::set_name(c"maitred-agent");
     let line = CommandLine::read();
     log::start(line.log.as_deref());
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -23,9 +23,11 @@ const CHUNKS_WAITING: usize = 4;
 pub(crate) type Chunks =
     std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<Chunk, Status>> + Send>>;
 
-/// Returns a span that carries the request's id.
+/// Returns a span that carries the request's id, and leaves a line of it in the log.
 pub(crate) fn span<T>(act: &'static str, request: &Request<T>) -> tracing::Span {
-    tracing::info_span!("call", act, request = link::request::id(request.metadata()))
+    let span = tracing::info_span!("call", act, request = link::request::id(request.metadata()));
+    span.in_scope(|| tracing::info!("asked"));
+    span
 }
 
 /// Returns a sender of chunks and the stream that carries them to the host.

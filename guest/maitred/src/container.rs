@@ -33,7 +33,7 @@ mod stop;
 mod subvolume;
 mod user;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -60,6 +60,8 @@ pub(crate) struct Containers {
     locks: Mutex<HashMap<ContainerName, Arc<tokio::sync::Mutex<()>>>>,
     /// Held while a new container gets its number.
     numbers: tokio::sync::Mutex<()>,
+    /// Those that are being stopped: only told to whoever asks.
+    stopping: Mutex<HashSet<ContainerName>>,
 }
 
 /// Held while a verb works on a container.
@@ -72,6 +74,7 @@ impl Containers {
             base: Path::new(disk::MOUNT).join("base/debian-trixie"),
             locks: Mutex::default(),
             numbers: tokio::sync::Mutex::default(),
+            stopping: Mutex::default(),
         }
     }
 

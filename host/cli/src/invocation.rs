@@ -153,7 +153,7 @@ impl Invocation {
         match self {
             Self::Testudo(call) => testudo::run(call, ui).await,
             Self::Vmc(call) => vmc::run(call, ui).await,
-            Self::Vsh(call) => vsh::run(call).await,
+            Self::Vsh(call) => vsh::run(call, ui).await,
             Self::Crosh(call) => Ok(crosh::run(call)),
         }
     }

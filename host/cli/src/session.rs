@@ -9,6 +9,7 @@
 //! main thread only waits for the first [`Outcome`], so that even a blocked stdout cannot keep us from leaving.
 
 mod escape;
+mod farewell;
 mod input;
 mod output;
 mod signals;
@@ -46,6 +47,7 @@ pub(crate) struct Session {
     /// Bytes that came behind the announcement that the process runs.
     early: Vec<u8>,
     terminal: bool,
+    place: Place,
 }
 
 /// Where a process is to run.
@@ -62,6 +64,8 @@ pub(crate) struct Place {
 enum Outcome {
     /// The process ended with this status.
     Exited(u8),
+    /// This signal ended the process, and not one that its user sends often.
+    Ended(i32),
     /// The user typed the escape.
     Left,
     /// This signal asked us to end.
@@ -100,6 +104,7 @@ impl Session {
             stream,
             early,
             terminal,
+            place: place.clone(),
         })
     }
 
@@ -131,12 +136,19 @@ impl Session {
         let outcome = outcomes
             .recv()
             .expect("the output thread always tells how it ended");
-        if !matches!(outcome, Outcome::Exited(_)) && raw.is_some() {
+        let by_itself = matches!(outcome, Outcome::Exited(_));
+        if !by_itself && raw.is_some() {
             terminal::reset_modes();
         }
         drop(raw);
         match outcome {
             Outcome::Exited(status) => Ok(status),
+            Outcome::Ended(signal) => {
+                if let Some(fault) = farewell::reason(&self.place) {
+                    ui.note(&fault.to_string());
+                }
+                Ok(128 + u8::try_from(signal).unwrap_or_default())
+            }
             Outcome::PipeGone => Err(Fault::new(
                 Kind::Internal,
                 crate::end::PIPE_CODE,
@@ -147,7 +159,7 @@ impl Session {
                 ui.note("left the session; what ran in it was hung up");
                 Ok(SESSION_FAILED)
             }
-            Outcome::Lost(fault) => Err(fault),
+            Outcome::Lost(fault) => Err(farewell::reason(&self.place).unwrap_or(fault)),
         }
     }
 }

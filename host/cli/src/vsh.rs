@@ -1,16 +1,19 @@
-//! `vsh`: a shell or one command, by VM and container. Both run already: nothing is started.
+//! `vsh`: a shell or one command, by VM and container, which are started if need be and never made.
 
 use clap::Parser;
-use wire::proto::VmState;
-use wire::{ContainerName, Fault, Kind, VmName};
+use wire::{ContainerName, Fault, VmName};
 
+use crate::boot::{self, Missing};
 use crate::client::Client;
 use crate::end::End;
 use crate::options::{Output, SessionOptions};
-use crate::session::{Place, Session};
+use crate::session::Place;
+use crate::ui::Ui;
 use crate::{completion, defaults, options};
 
-/// A shell, or one command, in a running VM or in a container of it.
+/// A shell, or one command, in a VM or in a container of it.
+///
+/// Both are started if need be, and must exist: `vmc create` and `testudo create` make them.
 ///
 /// Without a command, a login shell. With a terminal on stdin and stdout the process gets one too; otherwise three
 /// pipes, so that stdin, stdout and stderr stay apart and bytes are not changed.
@@ -45,25 +48,13 @@ the command cannot be executed, 127 when it was not found.
 See also testudo(1), vmc(1).";
 
 /// Carries the call out.
-pub(crate) async fn run(vsh: Vsh) -> Result<End, Fault> {
+pub(crate) async fn run(vsh: Vsh, ui: &Ui) -> Result<End, Fault> {
     let client = Client::connect_or_start(&defaults::places()?).await?;
-    if client.info(&vsh.vm).await?.state() != VmState::Running {
-        let fault = Fault::new(
-            Kind::Busy,
-            "E-NOT-RUNNING",
-            format!("VM {} does not run", vsh.vm),
-        );
-        return Err(fault.hint(format!("vmc start {} --no-shell", vsh.vm)));
-    }
     let place = Place {
         vm: vsh.vm,
         container: vsh.container,
     };
-    match Session::open(&client, &place, &vsh.session, vsh.command).await {
-        Ok(session) => Ok(End::Session(Box::new(session))),
-        Err(fault) => Err(match &place.container {
-            Some(container) => client.known_containers(fault, &place.vm, container).await,
-            None => fault,
-        }),
-    }
+    let process = (&vsh.session, vsh.command);
+    let session = boot::session(ui, &client, place, Missing::Refuse, process).await?;
+    Ok(End::Session(Box::new(session)))
 }

@@ -1,4 +1,5 @@
-//! The guest image folder on the host: what it must hold, and its files opened for the children.
+//! The guest image folder on the host: what it must hold, and its files opened for the children, each checked against
+//! the manifest before anything is started from it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use wire::{Fault, Kind};
+
+mod seen;
 
 /// The guest kernel.
 const KERNEL: &str = "vmlinux";
@@ -25,6 +28,8 @@ const MANIFEST_MAX: u64 = 4 << 20;
 pub(crate) struct Image {
     folder: PathBuf,
     manifest: Manifest,
+    /// Where is remembered which files were found right.
+    memory: PathBuf,
 }
 
 /// The part of the manifest that matters here; the image's recipe writes much more into it.
@@ -34,6 +39,15 @@ struct Manifest {
     build: String,
     #[serde(default)]
     extras: BTreeMap<String, Extra>,
+    #[serde(default)]
+    outputs: BTreeMap<String, Output>,
+}
+
+/// One file of the image.
+#[derive(Debug, Clone, Deserialize)]
+struct Output {
+    sha256: String,
+    bytes: u64,
 }
 
 /// One image that a guest may fetch when it needs it.
@@ -44,58 +58,74 @@ struct Extra {
 }
 
 impl Image {
-    /// Looks at the image in `folder`.
+    /// Looks at the image in `folder`: its files are there with the sizes that the manifest names. `memory` is the
+    /// file that remembers which of them were read in full.
     ///
     /// # Errors
     /// A fault that names the missing or unreadable file.
-    pub(crate) fn open(folder: &Path) -> Result<Self, Fault> {
-        for name in [KERNEL, ROOT, TEMPLATE, MANIFEST] {
-            let path = folder.join(name);
-            let found = std::fs::metadata(&path).map_err(|error| missing(&path, &error))?;
-            if !found.is_file() || found.len() == 0 {
-                return Err(damaged(&path).cause("the file is empty or no file"));
-            }
-        }
+    pub(crate) fn open(folder: &Path, memory: PathBuf) -> Result<Self, Fault> {
         let path = folder.join(MANIFEST);
         let file = File::open(&path).map_err(|error| missing(&path, &error))?;
-        let manifest = serde_json::from_reader(io::Read::take(file, MANIFEST_MAX))
+        let manifest: Manifest = serde_json::from_reader(io::Read::take(file, MANIFEST_MAX))
             .map_err(|error| damaged(&path).because(&error))?;
-        Ok(Self {
+        let image = Self {
             folder: folder.to_owned(),
             manifest,
-        })
+            memory,
+        };
+        for name in [KERNEL, ROOT, TEMPLATE] {
+            let path = image.folder.join(name);
+            let found = std::fs::metadata(&path).map_err(|error| missing(&path, &error))?;
+            let wanted = image.output(name)?.bytes;
+            if !found.is_file() || found.len() != wanted {
+                let has = found.len();
+                return Err(damaged(&path).cause(format!(
+                    "it has {has} bytes, in the manifest it has {wanted}"
+                )));
+            }
+        }
+        Ok(image)
     }
 
-    /// Opens the kernel.
+    /// Opens the kernel. Reads all of it when it is new.
     ///
     /// # Errors
-    /// When it is gone or not an ELF file, as after an interrupted copy.
+    /// When it is gone, or not what the manifest says.
     pub(crate) fn kernel(&self) -> Result<File, Fault> {
-        let path = self.folder.join(KERNEL);
-        let file = File::open(&path).map_err(|error| missing(&path, &error))?;
-        let mut magic = [0; 4];
-        match std::os::unix::fs::FileExt::read_exact_at(&file, &mut magic, 0) {
-            Ok(()) if magic == *b"\x7fELF" => Ok(file),
-            _ => Err(damaged(&path).cause("it is not an ELF kernel")),
+        self.checked(KERNEL)
+    }
+
+    /// Opens the root file system. Reads all of it when it is new.
+    ///
+    /// # Errors
+    /// When it is gone, or not what the manifest says.
+    pub(crate) fn root(&self) -> Result<File, Fault> {
+        self.checked(ROOT)
+    }
+
+    /// Opens the template of data disks. Reads all of it when it is new.
+    ///
+    /// # Errors
+    /// When it is gone, or not what the manifest says.
+    pub(crate) fn template(&self) -> Result<File, Fault> {
+        self.checked(TEMPLATE)
+    }
+
+    fn checked(&self, name: &str) -> Result<File, Fault> {
+        let path = self.folder.join(name);
+        let mut file = File::open(&path).map_err(|error| missing(&path, &error))?;
+        let wanted = &self.output(name)?.sha256;
+        match seen::is_right(&mut file, &path, wanted, &self.memory) {
+            Ok(true) => Ok(file),
+            Ok(false) => Err(damaged(&path).cause("its SHA-256 is not the one in the manifest")),
+            Err(error) => Err(damaged(&path).because(&error)),
         }
     }
 
-    /// Opens the root file system.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub(crate) fn root(&self) -> Result<File, Fault> {
-        let path = self.folder.join(ROOT);
-        File::open(&path).map_err(|error| missing(&path, &error))
-    }
-
-    /// Opens the template of data disks.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub(crate) fn template(&self) -> Result<File, Fault> {
-        let path = self.folder.join(TEMPLATE);
-        File::open(&path).map_err(|error| missing(&path, &error))
+    fn output(&self, name: &str) -> Result<&Output, Fault> {
+        self.manifest.outputs.get(name).ok_or_else(|| {
+            damaged(&self.folder.join(MANIFEST)).cause(format!("it does not name {name}"))
+        })
     }
 
     /// Returns the identity of the build.
@@ -136,36 +166,72 @@ fn missing(path: &Path, error: &io::Error) -> Fault {
 
 fn damaged(path: &Path) -> Fault {
     let message = format!("guest image file {} is damaged", path.display());
-    Fault::new(Kind::Invalid, "E-IMAGE-DAMAGED", message)
-        .hint("build the image again: cargo xtask image")
+    let folder = path.parent().unwrap_or(path).display();
+    Fault::new(Kind::Invalid, "E-IMAGE-DAMAGED", message).hint(format!(
+        "build the image again: rm -r {folder} && cargo xtask image"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn image(manifest: &str) -> (tempfile::TempDir, Result<Image, Fault>) {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [(KERNEL, "\x7fELF"), (ROOT, "r"), (TEMPLATE, "t")] {
-            std::fs::write(folder.path().join(name), content).unwrap();
+    /// The files of an image and their SHA-256 (sha256sum(1)).
+    const FILES: [(&str, &str, &str); 3] = [
+        (
+            KERNEL,
+            "k",
+            "8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a",
+        ),
+        (
+            ROOT,
+            "r",
+            "454349e422f05297191ead13e21d3db520e5abef52055e4964b82fb213f593a1",
+        ),
+        (
+            TEMPLATE,
+            "t",
+            "e3b98a4da31a127d4bde6e43033f66ba274cab0eb7eb1c70ec41402bf6273dd8",
+        ),
+    ];
+
+    struct Fixture(tempfile::TempDir);
+
+    impl Fixture {
+        fn new(extras: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut outputs = Vec::new();
+            for (name, content, sha256) in FILES {
+                std::fs::write(folder.path().join(name), content).unwrap();
+                outputs.push(format!(r#""{name}":{{"sha256":"{sha256}","bytes":1}}"#));
+            }
+            let outputs = outputs.join(",");
+            let text = format!(
+                r#"{{"build":"b","packages":[],"outputs":{{{outputs}}},"extras":{{{extras}}}}}"#
+            );
+            std::fs::write(folder.path().join(MANIFEST), text).unwrap();
+            Self(folder)
         }
-        std::fs::write(folder.path().join(MANIFEST), manifest).unwrap();
-        let image = Image::open(folder.path());
-        (folder, image)
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn open(&self) -> Result<Image, Fault> {
+            Image::open(self.0.path(), self.path("memory"))
+        }
     }
 
     #[test]
     fn only_extras_in_the_manifest_are_opened() {
         let zeros = "00".repeat(32);
-        let manifest = format!(
-            r#"{{"build":"b","packages":[],"extras":{{
-                "more":{{"file":"more.erofs","sha256":"{zeros}"}},
-                "up":{{"file":"../up","sha256":"{zeros}"}}}}}}"#
-        );
-        let (folder, image) = image(&manifest);
-        let image = image.unwrap();
+        let fixture = Fixture::new(&format!(
+            r#""more":{{"file":"more.erofs","sha256":"{zeros}"}},
+               "up":{{"file":"../up","sha256":"{zeros}"}}"#
+        ));
+        let image = fixture.open().unwrap();
         assert!(image.extra("more").is_none(), "its file is not there yet");
-        std::fs::write(folder.path().join("more.erofs"), "12345").unwrap();
+        std::fs::write(fixture.path("more.erofs"), "12345").unwrap();
         let (_, size, sha256) = image.extra("more").unwrap();
         assert_eq!((size, sha256), (5, [0; 32]));
         for name in ["up", "../root.erofs", "root.erofs", ""] {
@@ -175,28 +241,44 @@ mod tests {
 
     #[test]
     fn a_damaged_manifest_names_the_file() {
-        let (folder, image) = image("{");
-        let fault = image.unwrap_err();
-        assert_eq!(fault.parts().code, "E-IMAGE-DAMAGED");
-        let path = folder.path().join(MANIFEST);
-        assert!(fault.parts().message.contains(path.to_str().unwrap()));
+        let fixture = Fixture::new("");
+        for text in ["{", "{}"] {
+            std::fs::write(fixture.path(MANIFEST), text).unwrap();
+            let fault = fixture.open().unwrap_err();
+            assert_eq!(fault.parts().code, "E-IMAGE-DAMAGED");
+            let path = fixture.path(MANIFEST);
+            assert!(fault.parts().message.contains(path.to_str().unwrap()));
+        }
     }
 
     #[test]
-    fn a_missing_kernel_is_not_found() {
-        let (folder, _) = image("{}");
-        std::fs::remove_file(folder.path().join(KERNEL)).unwrap();
-        let fault = Image::open(folder.path()).unwrap_err();
-        assert_eq!(fault.parts().code, "E-IMAGE-MISSING");
+    fn a_missing_file_is_not_found_and_one_of_another_size_is_damaged() {
+        for name in [KERNEL, ROOT, TEMPLATE] {
+            let fixture = Fixture::new("");
+            std::fs::write(fixture.path(name), "more").unwrap();
+            assert_eq!(fixture.open().unwrap_err().parts().code, "E-IMAGE-DAMAGED");
+            std::fs::remove_file(fixture.path(name)).unwrap();
+            assert_eq!(fixture.open().unwrap_err().parts().code, "E-IMAGE-MISSING");
+        }
     }
 
     #[test]
-    fn a_kernel_that_is_no_kernel_is_damaged() {
-        let (folder, image) = image("{}");
-        std::fs::write(folder.path().join(KERNEL), "text").unwrap();
-        assert_eq!(
-            image.unwrap().kernel().unwrap_err().parts().code,
-            "E-IMAGE-DAMAGED"
-        );
+    fn one_wrong_byte_is_found_when_the_file_is_opened() {
+        let fixture = Fixture::new("");
+        let open = |name: &str| {
+            let image = fixture.open().unwrap();
+            match name {
+                KERNEL => image.kernel(),
+                ROOT => image.root(),
+                _ => image.template(),
+            }
+        };
+        for (name, _, _) in FILES {
+            open(name).unwrap();
+            std::fs::write(fixture.path(name), "x").unwrap();
+            let fault = open(name).unwrap_err();
+            assert_eq!(fault.parts().code, "E-IMAGE-DAMAGED");
+            assert!(fault.parts().message.contains(name));
+        }
     }
 }

@@ -46,6 +46,9 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long clients that still listen are waited for at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What logs say in place of a request's id where nobody asked.
+const NO_REQUEST: &str = "-";
+
 /// The first descriptor that systemd passes (sd_listen_fds(3)).
 const LISTEN_FDS_START: i32 = 3;
 
@@ -109,14 +112,34 @@ pub(crate) async fn live(detached: bool) -> Result<(), Fault> {
     if own {
         let _gone = std::fs::remove_file(places.socket());
     }
-    tokio::select! {
-        () = serve::daemon::stop_all(&vms) => {}
-        _ = &mut serving => {}
-        () = signals.next() => tracing::warn!("second signal: VMs are killed"),
-    }
+    let served = stop_beside(&mut serving, &vms, &mut signals).await;
     end.cancel();
-    let _unheard = timeout(FAREWELL, serving).await;
+    if !served {
+        let _unheard = timeout(FAREWELL, serving).await;
+    }
     Ok(())
+}
+
+/// Stops all VMs while clients are still served, so that they hear how it goes; a second signal ends the wait. Returns
+/// whether serving has ended meanwhile.
+async fn stop_beside(
+    serving: &mut (impl Future + Unpin),
+    vms: &Vms,
+    signals: &mut Signals,
+) -> bool {
+    let mut served = false;
+    let stopped = serve::daemon::stop_all(vms, NO_REQUEST);
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return served,
+            _ = &mut *serving, if !served => served = true,
+            () = signals.next() => {
+                tracing::warn!("second signal: VMs are killed");
+                return served;
+            }
+        }
+    }
 }
 
 /// Serves clients until `end`.

@@ -96,6 +96,21 @@ pub(crate) struct Wishes {
 }
 
 impl Request {
+    /// Returns what the user calls it.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Import(_) => "import",
+            Self::Start { .. } => "start",
+            Self::Stop(_) => "stop",
+            Self::Kill => "kill",
+            Self::Destroy { .. } => "destroy",
+            Self::Resize(_) => "resize",
+            Self::Export(_) => "export",
+            Self::Set(_) => "set",
+        }
+    }
+
     fn verb(&self) -> Verb {
         match self {
             Self::Create(_) => Verb::Create,
@@ -115,6 +130,8 @@ impl Request {
 #[derive(Debug)]
 struct Ask {
     request: Request,
+    /// The request's id, for the log.
+    id: String,
     listener: Listener,
 }
 
@@ -193,13 +210,18 @@ impl Vms {
         &self.world
     }
 
-    /// Asks VM `name`; the events end when it is done.
-    pub(crate) fn ask(&self, name: &VmName, request: Request) -> Events {
+    /// Asks VM `name` by the request `id`; the events end when it is done.
+    pub(crate) fn ask(&self, name: &VmName, request: Request, id: &str) -> Events {
         let (listener, events) = mpsc::unbounded_channel();
         // Under the lock that an owner takes to leave, so that no request is sent to one that has left.
         let mut handles = lock(&self.handles);
         let handle = self.find(&mut handles, name);
-        if let Err(error) = handle.queue.try_send(Ask { request, listener }) {
+        let ask = Ask {
+            request,
+            id: id.to_owned(),
+            listener,
+        };
+        if let Err(error) = handle.queue.try_send(ask) {
             let (mpsc::error::TrySendError::Full(ask) | mpsc::error::TrySendError::Closed(ask)) =
                 error;
             let fault = Fault::new(
@@ -213,12 +235,17 @@ impl Vms {
         events
     }
 
-    /// Asks VM `name` and waits until it is done.
+    /// Asks VM `name` by the request `id` and waits until it is done.
     ///
     /// # Errors
     /// What the VM's owner answers.
-    pub(crate) async fn done(&self, name: &VmName, request: Request) -> Result<(), Fault> {
-        let mut events = self.ask(name, request);
+    pub(crate) async fn done(
+        &self,
+        name: &VmName,
+        request: Request,
+        id: &str,
+    ) -> Result<(), Fault> {
+        let mut events = self.ask(name, request, id);
         while let Some(event) = events.recv().await {
             event?;
         }

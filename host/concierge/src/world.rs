@@ -62,7 +62,8 @@ impl World {
     /// # Errors
     /// When it is not whole.
     pub(crate) fn image(&self) -> Result<Image, Fault> {
-        Image::open(&self.places.image(self.config.image.as_deref()))
+        let folder = self.places.image(self.config.image.as_deref());
+        Image::open(&folder, self.places.image_seen())
     }
 
     /// Chooses the engine for a start.

@@ -14,6 +14,7 @@ use link::daemon::READY;
 use link::places::Places;
 use link::request::Tag;
 use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -90,10 +91,19 @@ impl Home {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("vmlinux"), b"\x7fELF").unwrap();
         std::fs::write(folder.join("root.erofs"), [0; 4096]).unwrap();
-        std::fs::write(folder.join("manifest.json"), r#"{"build":"of-test"}"#).unwrap();
         let template = File::create(folder.join("data.btrfs")).unwrap();
         template.set_len(8 << 20).unwrap();
         template.write_all_at(b"template", 4 << 20).unwrap();
+        let outputs = ["vmlinux", "root.erofs", "data.btrfs"].map(|name| {
+            let content = std::fs::read(folder.join(name)).unwrap();
+            let sha256 = Sha256::digest(&content);
+            let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+            let bytes = content.len();
+            format!(r#""{name}":{{"sha256":"{sha256}","bytes":{bytes}}}"#)
+        });
+        let outputs = outputs.join(",");
+        let manifest = format!(r#"{{"build":"of-test","outputs":{{{outputs}}}}}"#);
+        std::fs::write(folder.join("manifest.json"), manifest).unwrap();
         folder
     }
 

@@ -13,13 +13,11 @@ walk!(
     control_characters_of_the_guest_do_not_reach_the_terminal,
 );
 
-/// Makes penguin's root file system unusable as a system, so that its start fails inside LXC.
+/// Makes a container in which nothing can be mounted on /proc, so that its start fails inside LXC.
 fn broken_start(home: &Home) -> Done {
     let _ = home.testudo(&["create", "broken"]);
     let _ = home
-        .vm_shell(
-            "rm -rf /data/containers/broken/rootfs/usr /data/containers/broken/rootfs/sbin; sync",
-        )
+        .vm_shell("cd /data/containers/broken/rootfs; rm -rf proc; echo > proc")
         .ok();
     home.testudo(&["start", "broken"])
 }
@@ -29,9 +27,9 @@ fn what_lxc_says_reaches_the_user(home: &mut Home) {
     assert!(done.code != 0, "{done}");
     let said = done.errors();
     assert!(said.contains("error:") && said.contains("broken"), "{said}");
-    // The last word is the kernel's or LXC's own: there is no such file.
+    // The last word is the kernel's, by way of LXC.
     assert!(
-        said.contains("cause:") && said.to_lowercase().contains("no such file"),
+        said.contains("cause:") && said.contains("Not a directory"),
         "{said}"
     );
 }
@@ -82,7 +80,6 @@ fn the_hint_can_be_followed(home: &mut Home) {
 }
 
 fn control_characters_of_the_guest_do_not_reach_the_terminal(home: &mut Home) {
-    let _ = home.testudo(&["start", "penguin"]).ok();
     let _ = home.shell("printf 'PRETTY_NAME=\"Evil \\033]0;title\\007\\033[2J\"\\n' | sudo tee /etc/os-release > /dev/null").ok();
     let info = home.testudo(&["info", "penguin"]).ok();
     assert!(

@@ -4,10 +4,10 @@
 //! Method: each wrong thing alone, on an otherwise working user. End to end, because it is the whole that must neither hang nor
 //! leave anything.
 
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 
-use fixture::{Done, Home, Role, walk};
+use fixture::{Cell, Done, Home, Role, walk};
 
 walk!(
     names_that_cannot_be_are_refused,
@@ -17,6 +17,7 @@ walk!(
     a_changed_image_is_refused_before_anything_starts,
     a_configuration_with_an_unknown_key_is_refused,
     without_qemu_the_hint_says_what_to_install,
+    without_passt_the_vm_runs_and_says_that_it_has_no_network,
     a_foreign_runtime_folder_is_not_used,
     the_right_image_works_after_all_that,
 );
@@ -78,6 +79,8 @@ fn with_damage(home: &Home, name: &str, damage: impl Fn(&Path)) -> Done {
                 .arg(&to)
                 .status();
             assert!(status.expect("cp is there").success());
+            std::fs::set_permissions(&to, PermissionsExt::from_mode(0o600))
+                .expect("the copy is ours");
             damage(&to);
         } else {
             symlink(entry.path(), &to).expect("the folder is ours");
@@ -160,23 +163,38 @@ fn a_configuration_with_an_unknown_key_is_refused(home: &mut Home) {
     home.use_image(&home.image());
 }
 
+/// Returns where each program of that name is.
+fn programs(name: &str) -> Vec<PathBuf> {
+    ["/usr/local/bin", "/usr/bin", "/usr/sbin"]
+        .map(|folder| Path::new(folder).join(name))
+        .into_iter()
+        .filter(|path| path.exists())
+        .collect()
+}
+
 fn without_qemu_the_hint_says_what_to_install(home: &mut Home) {
-    let bin = home.path("bin");
-    std::fs::create_dir(&bin).expect("the folder is ours");
-    for folder in ["/usr/bin", "/usr/sbin"] {
-        for entry in std::fs::read_dir(folder).expect("it is there").flatten() {
-            if !entry.file_name().to_string_lossy().starts_with("qemu") {
-                // A name in both folders is linked once.
-                let _ = symlink(entry.path(), bin.join(entry.file_name()));
-            }
-        }
-    }
-    home.set_search_path(bin);
-    let done = home.testudo(&["run", "--", "true"]);
-    let _ = home.testudo(&["shutdown"]);
-    home.set_search_path(std::env::var_os("PATH").unwrap_or_default());
-    assert_eq!(done.code, 125, "{done}");
+    let hidden = programs("qemu-system-x86_64");
+    assert!(!hidden.is_empty(), "there is a QEMU to hide");
+    home.start_daemon_in(&Cell {
+        hidden,
+        ..Cell::default()
+    });
+    let done = home.testudo(&["run", "--", "true"]).code(125);
+    home.shut_down();
     let _ = done.says(&["error:", "qemu", "hint:"]);
+}
+
+fn without_passt_the_vm_runs_and_says_that_it_has_no_network(home: &mut Home) {
+    let hidden = programs("passt");
+    assert!(!hidden.is_empty(), "there is a passt to hide");
+    home.start_daemon_in(&Cell {
+        hidden,
+        ..Cell::default()
+    });
+    let done = home.testudo(&["run", "--", "hostname"]).ok();
+    home.shut_down();
+    assert_eq!(done.text(), "penguin");
+    let _ = done.says(&["passt", "no network"]);
 }
 
 fn a_foreign_runtime_folder_is_not_used(home: &mut Home) {

@@ -67,10 +67,7 @@ fn containers_of_one_vm_are_apart(home: &mut Home) {
     let _ = inside(home, "dev", "sleep 777 & echo").ok();
     assert_eq!(home.shell("pgrep -fx 'sleep 777' | wc -l").ok().text(), "0");
     // Ids inside are not the VM's: root in the container is nobody outside.
-    let owner = home
-        .vm_shell("stat -c %u /proc/$(pgrep -fx 'sleep 777' | head -n 1)")
-        .ok()
-        .text();
+    let owner = home.vm_shell("stat -c %u /proc/$(pidof sleep)").ok().text();
     assert!(
         owner.parse::<u32>().is_ok_and(|uid| uid >= 65_536),
         "runs as {owner}"

@@ -12,6 +12,7 @@ walk!(
     bare_testudo_opens_a_shell_and_passes_its_status_on,
     the_window_s_size_reaches_the_program,
     control_c_interrupts_the_command_and_not_the_session,
+    control_z_stops_the_command_and_fg_goes_on,
     a_full_screen_program_draws,
     the_terminal_s_type_and_the_user_are_right,
     a_megabyte_of_any_bytes_passes_unchanged,
@@ -22,6 +23,7 @@ walk!(
     a_killed_client_ends_its_command,
     vsh_reaches_the_vm_and_the_container,
     crosh_offers_our_words_and_no_others,
+    whoever_is_in_a_vm_that_is_stopped_is_told,
 );
 
 /// More than every buffer on the way together.
@@ -77,12 +79,36 @@ fn control_c_interrupts_the_command_and_not_the_session(home: &mut Home) {
     assert_eq!(shell.end(), 0);
 }
 
-fn a_full_screen_program_draws(home: &mut Home) {
-    let mut shell = home.terminal("testudo", &["run", "--", "top"]);
-    shell.see("load average");
-    shell.see("PID");
-    shell.type_in("q");
+fn control_z_stops_the_command_and_fg_goes_on(home: &mut Home) {
+    let mut shell = home.terminal("testudo", &[]);
+    shell.see("$");
+    shell.type_in("sh -c 'echo rea''dy; read line; echo got $line'\n");
+    shell.see("ready");
+    shell.type_in("\x1a");
+    shell.see("Stopped");
+    shell.type_in("echo between; fg\n");
+    shell.see("between\r\n");
+    shell.see("read line");
+    shell.type_in("words\n");
+    shell.see("got words");
+    shell.type_in("exit\n");
     assert_eq!(shell.end(), 0);
+}
+
+fn a_full_screen_program_draws(home: &mut Home) {
+    let mut top = home.terminal("testudo", &["run", "--", "top"]);
+    top.see("load average");
+    top.see("PID");
+    top.type_in("q");
+    assert_eq!(top.end(), 0);
+    // The editor is told of a larger window and draws its empty lines to the last but one.
+    let mut editor = home.terminal("testudo", &["run", "--", "vi", "note"]);
+    editor.see("note");
+    editor.resize(100, 30);
+    editor.see("[29;1H");
+    editor.type_in("ihello\x1b:wq\r");
+    assert_eq!(editor.end(), 0);
+    assert_eq!(home.shell("cat note").ok().text(), "hello");
 }
 
 fn the_terminal_s_type_and_the_user_are_right(home: &mut Home) {
@@ -206,6 +232,19 @@ fn crosh_offers_our_words_and_no_others(home: &mut Home) {
     prompt.see("crosh>");
     prompt.type_in("exit\r");
     assert_eq!(prompt.end(), 0);
+}
+
+fn whoever_is_in_a_vm_that_is_stopped_is_told(home: &mut Home) {
+    let mut inside = home.terminal("vsh", &["termina"]);
+    inside.see("#");
+    let mut shell = home.terminal("testudo", &[]);
+    shell.see("$");
+    let _ = home.run("vmc", &["stop", "termina"]).ok();
+    inside.see("VM termina was stopped");
+    assert_eq!(inside.end(), 125);
+    shell.see("VM termina was stopped");
+    // The container's end hung its shell up.
+    assert_eq!(shell.end(), 128 + 1);
 }
 
 fn whoami() -> String {

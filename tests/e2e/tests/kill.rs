@@ -4,20 +4,26 @@
 //! Method: stages are read from the client's own report (`--json`), so the blow falls inside the stage that it names. End to
 //! end, because only the whole tree of processes can leave something behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Child;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fixture::{Home, Role, walk};
+use wire::proto::vsh_request::Request;
+use wire::proto::{VshRequest, VshSetup};
+use wire::{ports, vsh};
 
 walk!(
     the_daemon_dies_at_each_stage,
     the_engine_dies_at_each_stage,
-    a_device_daemon_dies_at_each_stage,
+    each_device_dies_at_each_stage,
     the_client_is_interrupted_at_each_stage,
+    the_agent_dies_during_a_start,
     the_daemon_dies_while_the_container_works,
     the_engine_dies_while_the_container_works,
-    each_device_daemon_dies_while_the_container_works,
+    each_device_dies_while_the_container_works,
     the_agent_dies_while_the_container_works,
     everything_dies_at_once,
     two_starts_at_once_start_one_vm,
@@ -26,29 +32,36 @@ walk!(
 /// Longest start on two busy emulating cores.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// What carries a VM beside its engine.
 const DEVICES: &[Role] = &[
     Role::Device("vsock"),
     Role::Device("net"),
     Role::Device("block"),
-    Role::Device("rng"),
     Role::Passt,
 ];
 
-/// Writes what must not be lost, once, and returns the stages that a start goes through.
-fn prepare(home: &Home) -> Vec<String> {
-    let _ = home
-        .shell("test -e ~/kept || { echo kept > ~/kept; sync; }")
-        .ok();
-    let _ = home.run("vmc", &["stop", "termina"]).ok();
-    let report = home
-        .run("vmc", &["start", "--no-shell", "--json", "termina"])
-        .ok()
-        .text();
-    let _ = home.run("vmc", &["stop", "termina"]).ok();
-    let mut stages: Vec<String> = report.lines().filter_map(begun).collect();
-    stages.dedup();
-    assert!(stages.len() >= 3, "a start has more stages than {stages:?}");
-    stages
+/// What a whole start goes through.
+const START: &[&str] = &["run", "--json", "--", "true"];
+
+/// Writes what must not be lost, once, and returns the stages that a start goes through, the VM being stopped.
+fn stages(home: &Home) -> &'static [String] {
+    static STAGES: OnceLock<Vec<String>> = OnceLock::new();
+    STAGES.get_or_init(|| {
+        let _ = home.shell("echo kept > ~/kept; sync").ok();
+        let _ = home.run("vmc", &["stop", "termina"]).ok();
+        let report = home.testudo(START).ok().errors();
+        let _ = home.run("vmc", &["stop", "termina"]).ok();
+        let stages: Vec<String> = report.lines().filter_map(begun).collect();
+        assert!(stages.len() >= 6, "a start has more stages than {stages:?}");
+        stages
+    })
+}
+
+/// Returns the stages in which the engine and the devices are there.
+fn stages_with_machine(home: &Home) -> &'static [String] {
+    let stages = stages(home);
+    let first = stages.iter().position(|stage| stage == "engine");
+    &stages[first.expect("the engine has a stage")..]
 }
 
 /// Returns the stage whose beginning a line of the report tells.
@@ -58,99 +71,150 @@ fn begun(line: &str) -> Option<String> {
     begins.then(|| line["name"].as_str().map(str::to_owned))?
 }
 
-/// Starts the VM in the background and returns when it has come to `stage`.
+/// Begins a start in the background and returns when it has come to `stage`. The rest of the report is read for it.
 fn start_until(home: &Home, stage: &str) -> Child {
-    let mut client = home.background("vmc", &["start", "--no-shell", "--json", "termina"]);
-    let report = BufReader::new(client.stdout.take().expect("it is piped"));
+    let mut client = home.background("testudo", START);
+    let mut report = BufReader::new(client.stderr.take().expect("it is piped"));
     let reached = report
+        .by_ref()
         .lines()
         .map_while(Result::ok)
         .any(|line| begun(&line).as_deref() == Some(stage));
     assert!(reached, "the start never comes to {stage}");
+    // A report that nobody reads would hold the client up.
+    std::thread::spawn(move || std::io::copy(&mut report, &mut std::io::sink()));
     client
 }
 
-/// Asserts that a start of the VM, a look at the kept file and a stop work as if nothing had happened.
+/// Asserts that a start of the VM, a look at the kept file and an end work as if nothing had happened.
 fn all_is_well(home: &Home, after: &str) {
-    let start = Instant::now();
-    let done = home.testudo(&["run", "--", "cat", "kept"]);
+    let done = home.testudo(&["run", "--quiet", "--", "cat", "kept"]);
     assert!(
         done.code == 0 && done.text() == "kept",
         "after {after}: {done}"
     );
-    assert!(
-        start.elapsed() < START_LIMIT,
-        "after {after} it took {:?}",
-        start.elapsed()
-    );
-    assert_eq!(
-        home.processes(Role::Engine).len(),
-        1,
-        "after {after}: engines"
-    );
-    assert_eq!(
-        home.processes(Role::Device("vsock")).len(),
-        1,
-        "after {after}: vsock daemons"
-    );
-    let _ = home.run("vmc", &["stop", "termina"]).ok();
+    let engines = home.processes(Role::Engine);
+    assert_eq!(engines.len(), 1, "after {after}: {engines:?}");
+    for device in DEVICES {
+        // A jailed daemon and its keeper have one command line.
+        let found = home.processes(*device);
+        assert!((1..=2).contains(&found.len()), "after {after}: {found:?}");
+    }
+    // A polite end would take longer and prove no more: the next start finds whatever there is.
+    let _ = home.run("vmc", &["kill", "termina"]).ok();
     home.assert_gone(DEVICES);
     home.assert_gone(&[Role::Engine]);
 }
 
-fn at_each_stage(home: &Home, what: &str, blow: impl Fn(&Home, &mut Child)) {
-    for stage in prepare(home) {
-        let mut client = start_until(home, &stage);
-        blow(home, &mut client);
-        let status = client.wait().expect("it is our child");
-        // Killed early, the start fails; killed when the last stage was just over, it may have succeeded.
+/// Waits until the client has ended; a hanging one is what users would curse.
+fn client_ends(mut client: Child, after: &str) {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = client.try_wait().expect("it is our child") {
+            assert!(
+                status.code().is_some(),
+                "after {after} it crashed: {status}"
+            );
+            return;
+        }
         assert!(
-            status.code().is_some() || what == "the client",
-            "{what} at {stage}: the client crashed: {status}"
+            start.elapsed() < START_LIMIT,
+            "the client hangs after {after}"
         );
-        all_is_well(home, &format!("{what} at {stage}"));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 fn the_daemon_dies_at_each_stage(home: &mut Home) {
-    at_each_stage(home, "the daemon", |home, _| {
-        assert_eq!(home.kill(Role::Concierge), 1);
-    });
+    for stage in stages(home) {
+        let after = format!("the daemon's death at {stage}");
+        let client = start_until(home, stage);
+        assert_eq!(home.kill(Role::Concierge), 1, "{after}");
+        client_ends(client, &after);
+        home.assert_gone(&[Role::Engine]);
+        home.assert_gone(DEVICES);
+        all_is_well(home, &after);
+    }
+}
+
+fn dies_at_each_stage(home: &Home, role: Role) {
+    for stage in stages_with_machine(home) {
+        let after = format!("the death of {role:?} at {stage}");
+        let client = start_until(home, stage);
+        // In the first of these stages it is about to be started.
+        let _ = home.wait_for(role, START_LIMIT);
+        assert!(home.kill(role) > 0, "{after}");
+        client_ends(client, &after);
+        all_is_well(home, &after);
+    }
 }
 
 fn the_engine_dies_at_each_stage(home: &mut Home) {
-    at_each_stage(home, "the engine", |home, _| {
-        // In the first stages there is none yet.
-        let _ = home.kill(Role::Engine);
-    });
+    dies_at_each_stage(home, Role::Engine);
 }
 
-fn a_device_daemon_dies_at_each_stage(home: &mut Home) {
-    at_each_stage(home, "the vsock daemon", |home, _| {
-        let _ = home.kill(Role::Device("vsock"));
-    });
+fn each_device_dies_at_each_stage(home: &mut Home) {
+    for role in DEVICES {
+        dies_at_each_stage(home, *role);
+    }
 }
 
 fn the_client_is_interrupted_at_each_stage(home: &mut Home) {
-    at_each_stage(home, "the client", |_, client| {
-        let pid = rustix::process::Pid::from_child(client);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
-    });
+    for stage in stages(home) {
+        let after = format!("Ctrl-C at {stage}");
+        let client = start_until(home, stage);
+        let pid = rustix::process::Pid::from_child(&client);
+        // One that has just ended cannot be interrupted any more.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        client_ends(client, &after);
+        all_is_well(home, &after);
+    }
+}
+
+/// Kills the agent as soon as there is one that starts a command for us, while the daemon still configures the VM. The
+/// daemon gives a VM that is not up to no client, so this one goes to the VM's socket itself.
+fn the_agent_dies_during_a_start(home: &mut Home) {
+    let _ = stages(home);
+    let client = start_until(home, "kernel");
+    let deadline = Instant::now() + START_LIMIT;
+    while !strike_agent(home) {
+        assert!(Instant::now() < deadline, "the agent cannot be reached");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    client_ends(client, "the agent's death during a start");
+    all_is_well(home, "the agent's death during a start");
+}
+
+/// Has the VM's shell server kill the agent; returns whether it took the command.
+fn strike_agent(home: &Home) -> bool {
+    let attempt = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(home.path("run/testudo/vm/3/vsock.sock"))?;
+        stream.write_all(format!("CONNECT {}\n", ports::VSHD).as_bytes())?;
+        let mut answer = [0; 3];
+        stream.read_exact(&mut answer)?;
+        let setup = VshSetup {
+            argv: ["killall", "-KILL", "maitred-agent"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..VshSetup::default()
+        };
+        let request = Some(Request::Setup(setup));
+        let mut frame = Vec::new();
+        vsh::encode(&VshRequest { request }, &mut frame);
+        stream.write_all(&frame)?;
+        // The rest of the acknowledgement, and what the command says until it has ended.
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said)?;
+        Ok(answer == *b"OK " && said.len() > 16)
+    };
+    attempt().unwrap_or(false)
 }
 
 /// Starts a command in the container that works on until somebody dies.
 fn work(home: &Home) -> Child {
-    let _ = prepare(home);
-    let mut client = home.background(
-        "testudo",
-        &[
-            "run",
-            "--",
-            "sh",
-            "-c",
-            "echo begun; while :; do date > ~/busy; done",
-        ],
-    );
+    let _ = stages(home);
+    let line = "echo begun; while :; do date > ~/busy; done";
+    let mut client = home.background("testudo", &["run", "--quiet", "--", "sh", "-c", line]);
     let mut line = String::new();
     let stdout = client.stdout.as_mut().expect("it is piped");
     BufReader::new(stdout)
@@ -160,22 +224,10 @@ fn work(home: &Home) -> Child {
     client
 }
 
-/// Asserts that the client notices the end of the command instead of hanging.
-fn client_ends(client: &mut Child, after: &str) {
-    let start = Instant::now();
-    while client.try_wait().expect("it is our child").is_none() {
-        assert!(
-            start.elapsed() < START_LIMIT,
-            "the client hangs after {after}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 fn the_daemon_dies_while_the_container_works(home: &mut Home) {
-    let mut client = work(home);
+    let client = work(home);
     assert_eq!(home.kill(Role::Concierge), 1);
-    client_ends(&mut client, "the daemon's death");
+    client_ends(client, "the daemon's death");
     // Its children do not outlive it.
     home.assert_gone(&[Role::Engine]);
     home.assert_gone(DEVICES);
@@ -183,46 +235,45 @@ fn the_daemon_dies_while_the_container_works(home: &mut Home) {
 }
 
 fn the_engine_dies_while_the_container_works(home: &mut Home) {
-    let mut client = work(home);
+    let client = work(home);
     assert_eq!(home.kill(Role::Engine), 1);
-    client_ends(&mut client, "the engine's death");
+    client_ends(client, "the engine's death");
     home.assert_gone(DEVICES);
     all_is_well(home, "the engine's death");
 }
 
-fn each_device_daemon_dies_while_the_container_works(home: &mut Home) {
+/// A VM that has lost a device is ended: see ADR 16.
+fn each_device_dies_while_the_container_works(home: &mut Home) {
     for role in DEVICES {
-        let mut client = work(home);
-        if home.kill(*role) == 0 {
-            // QEMU may carry this device itself.
-            client.kill().expect("it runs");
-        }
-        if matches!(role, Role::Device("vsock")) {
-            client_ends(&mut client, "the vsock daemon's death");
-        } else {
-            // The terminal does not go through this one; whether the VM goes on is not promised.
-            let _ = client.kill();
-            client.wait().expect("it is our child");
-        }
-        all_is_well(home, &format!("the death of {role:?}"));
+        let after = format!("the death of {role:?}");
+        let client = work(home);
+        assert!(home.kill(*role) > 0, "{after}: there is none");
+        client_ends(client, &after);
+        home.assert_gone(&[Role::Engine]);
+        home.assert_gone(DEVICES);
+        let info = home.run("vmc", &["info", "--json", "termina"]).ok().json();
+        assert_eq!(info["state"], "stopped", "after {after}: {info}");
+        assert!(
+            info["last_end"].as_str().is_some_and(|why| !why.is_empty()),
+            "after {after} nobody says why: {info}"
+        );
+        all_is_well(home, &after);
     }
 }
 
 fn the_agent_dies_while_the_container_works(home: &mut Home) {
     let mut client = work(home);
-    let boot = home
-        .vm_shell("cat /proc/sys/kernel/random/boot_id")
-        .ok()
-        .text();
-    // It kills the very process that carries its own shell, so its status says nothing.
-    let _ = home.vm_shell("pkill -KILL -f maitred-agent; sleep 5");
-    let _ = client.kill();
+    let boot = "cat /proc/sys/kernel/random/boot_id";
+    let before = home.vm_shell(boot).ok().text();
+    // The shell that says so is no child of the agent's any more when its own end is told.
+    let _ = home.vm_shell("killall -KILL maitred-agent").ok();
+    assert_eq!(home.shell("cat ~/kept").ok().text(), "kept");
+    let after = home.vm_shell(boot).ok().text();
+    assert_eq!(after, before, "the VM did not go on");
+    let works = client.try_wait().expect("it is our child").is_none();
+    assert!(works, "a command does not need the agent to go on");
+    client.kill().expect("it runs");
     client.wait().expect("it is our child");
-    let again = home
-        .shell("cat /proc/sys/kernel/random/boot_id; cat ~/kept")
-        .ok()
-        .text();
-    assert_eq!(again, format!("{boot}\nkept"), "the VM did not go on");
     all_is_well(home, "the agent's death");
 }
 
@@ -234,7 +285,7 @@ fn everything_dies_at_once(home: &mut Home) {
 }
 
 fn two_starts_at_once_start_one_vm(home: &mut Home) {
-    let _ = prepare(home);
+    let _ = stages(home);
     let _ = home.testudo(&["shutdown"]).ok();
     let clients: Vec<Child> = (0..3)
         .map(|_| {

@@ -3,6 +3,8 @@
 //! Method: commands that end in every way; then stop, kill and stop again. End to end, because a status crosses five processes
 //! and a stop is only over when the engine's process is gone.
 
+use std::time::Duration;
+
 use fixture::{Home, Role, walk};
 
 walk!(
@@ -12,8 +14,12 @@ walk!(
     stopping_what_is_stopped_is_success,
     a_started_vm_is_started_again_after_a_stop,
     kill_is_not_polite_and_leaves_nothing,
+    a_logout_ends_everything,
     shutdown_ends_the_daemon_and_every_vm,
 );
+
+/// A polite stop of everything on two busy emulating cores.
+const LOGOUT: Duration = Duration::from_secs(60);
 
 const CHILDREN: &[Role] = &[
     Role::Engine,
@@ -92,6 +98,16 @@ fn kill_is_not_polite_and_leaves_nothing(home: &mut Home) {
     let _ = home.run("vmc", &["kill", "termina"]).ok();
     home.assert_gone(CHILDREN);
     let _ = home.testudo(&["run", "--", "true"]).ok();
+}
+
+fn a_logout_ends_everything(home: &mut Home) {
+    let _ = home.shell("echo kept > ~/kept").ok();
+    // What logind does with the last session's folder.
+    std::fs::remove_dir_all(home.path("run/testudo")).expect("it is ours");
+    home.assert_gone_within(LOGOUT, CHILDREN);
+    home.assert_gone_within(LOGOUT, &[Role::Concierge]);
+    // The end was a polite one: nothing was synced by hand.
+    assert_eq!(home.shell("cat ~/kept").ok().text(), "kept");
 }
 
 fn shutdown_ends_the_daemon_and_every_vm(home: &mut Home) {

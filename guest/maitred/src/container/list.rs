@@ -36,7 +36,7 @@ impl Containers {
     /// Describes all of them.
     pub(super) fn list(&self) -> Vec<Container> {
         let all = self.all().into_iter();
-        all.map(|(name, config)| describe(&self.home(&name), config.ok()))
+        all.map(|(name, config)| self.describe(&self.home(&name), config.ok()))
             .collect()
     }
 
@@ -46,7 +46,15 @@ impl Containers {
         if !home.exists() {
             return Err(missing(name));
         }
-        Ok(describe(&home, Config::load(home.path()).ok()))
+        Ok(self.describe(&home, Config::load(home.path()).ok()))
+    }
+
+    fn describe(&self, home: &Home, config: Option<Config>) -> Container {
+        let mut container = describe(home, config);
+        if container.state() == ContainerState::Running && self.stopping().contains(&home.name) {
+            container.set_state(ContainerState::Stopping);
+        }
+        container
     }
 }
 

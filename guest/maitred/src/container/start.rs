@@ -16,8 +16,8 @@ use crate::{log, program};
 /// LXC needs well under a second; one that has not come back after this will not.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Lines of LXC's log that go with a failure.
-const LOG_LINES: usize = 12;
+/// Lines of LXC's log in which the first error is looked for.
+const LOG_LINES: usize = 200;
 
 impl Containers {
     /// Starts the container. One that runs already is left alone.
@@ -95,7 +95,44 @@ async fn launch(home: &Home) -> Result<(), Fault> {
         ),
     };
     let lines = log::tail(&home.log(), LOG_LINES);
+    let cause = first_error(&lines).unwrap_or(cause);
     Err(Fault::new(Kind::Internal, "E-CONTAINER-START", message())
         .cause(cause)
-        .log(lines, home.log().display().to_string()))
+        .hint(format!(
+            "all that LXC said is in the VM, in {}",
+            home.log().display()
+        )))
+}
+
+/// Returns what LXC's first error says, for the others follow from it. LXC writes `NAME TIME LEVEL PART - FILE:LINE -
+/// TEXT`, and the kernel's answer in front of a text that has one.
+fn first_error(lines: &[String]) -> Option<String> {
+    let (_, error) = lines.iter().find_map(|line| line.split_once(" ERROR "))?;
+    let text = error.splitn(3, " - ").nth(2)?;
+    Some(match text.split_once(" - ") {
+        Some((answer, act)) => format!("{act}: {answer}"),
+        None => text.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_of_lxc_is_the_cause() {
+        let lines = [
+            "lxc-start x 2026 WARN     conf - ../src/lxc/conf.c:f:1 - Odd",
+            "lxc-start x 2026 ERROR    utils - ../src/lxc/utils.c:safe_mount:1334 - Not a directory - Failed to mount \"proc\"",
+            "lxc-start x 2026 ERROR    conf - ../src/lxc/conf.c:g:3 - Failed to setup",
+        ]
+        .map(str::to_owned);
+        let said = first_error(&lines);
+        assert_eq!(
+            said.as_deref(),
+            Some("Failed to mount \"proc\": Not a directory")
+        );
+        assert_eq!(first_error(&lines[2..]).as_deref(), Some("Failed to setup"));
+        assert_eq!(first_error(&lines[..1]), None);
+    }
 }

@@ -1,6 +1,8 @@
 //! Stops a container: its init is asked, and after the time that was granted the kernel ends what is left.
 
+use std::collections::HashSet;
 use std::io;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use wire::{ContainerName, Fault, Kind};
@@ -24,10 +26,20 @@ impl Containers {
     /// Stops the container; one that does not run is left alone.
     pub(crate) async fn stop(&self, name: &ContainerName, timeout: Duration) -> Result<(), Fault> {
         let (_turn, home) = self.existing(name).await?;
-        match Live::find(&home) {
-            Some(live) => end(&home, &live, timeout).await,
-            None => Ok(()),
-        }
+        let Some(live) = Live::find(&home) else {
+            return Ok(());
+        };
+        self.stopping().insert(name.clone());
+        let ended = end(&home, &live, timeout).await;
+        self.stopping().remove(name);
+        ended
+    }
+
+    /// Returns the names of those that are being stopped.
+    pub(super) fn stopping(&self) -> MutexGuard<'_, HashSet<ContainerName>> {
+        self.stopping
+            .lock()
+            .expect("no code panics while it holds this lock")
     }
 
     /// Stops all that run, at the same time. Failures are only logged: the machine ends whatever happens.

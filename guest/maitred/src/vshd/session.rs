@@ -25,6 +25,7 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the process that the agent has started with a connection as standard input.
 pub(crate) fn run() -> ExitCode {
+    let _ = rustix::thread::set_name(c"vshd-session");
     log::start(CommandLine::read().log.as_deref());
     match take_connection() {
         Ok(connection) => serve(&mut Client::new(connection), &Containers::on_disk()),

@@ -13,6 +13,9 @@ use wire::{Fault, Kind};
 
 use super::{Outcome, garbled};
 
+/// SIGHUP, SIGKILL and SIGTERM: what processes get whose container or VM is stopped.
+const ENDS: [u32; 3] = [1, 9, 15];
+
 /// Frames from vshd, whole.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -63,6 +66,9 @@ pub(super) fn run(mut reader: Reader) -> Outcome {
                 // A closed stderr is no reason to end the process.
                 write_all(rustix::stdio::stderr(), &bytes).ok();
                 Ok(())
+            }
+            Ok(Reply::Exit(exit)) if ENDS.contains(&exit.signal) => {
+                return Outcome::Ended(exit.signal.cast_signed());
             }
             Ok(Reply::Exit(exit)) => {
                 // Linux keeps eight bits of an exit status; what is above cannot be passed on.

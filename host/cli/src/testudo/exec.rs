@@ -25,12 +25,7 @@ pub(super) struct Exec {
     #[arg(value_parser = options::container, add = completion::containers())]
     name: ContainerName,
     /// The command and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        required = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 

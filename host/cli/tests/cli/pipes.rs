@@ -93,15 +93,14 @@ fn failures_before_the_command_are_125_to_127() {
     ");
     insta::assert_snapshot!(desk.run("vsh", &["termina", "pengiun", "--", "true"]), @r"
     --- stderr
-    error: cannot run a command in container pengiun of termina (E-CONTAINER-MISSING)
-    cause: there is no container pengiun
+    error: there is no container pengiun (E-CONTAINER-MISSING)
     hint:  did you mean penguin?
     --- exit 125
     ");
-    insta::assert_snapshot!(desk.run("vsh", &["lab", "--", "true"]), @r"
+    insta::assert_snapshot!(desk.run("vsh", &["terminal", "--", "true"]), @r"
     --- stderr
-    error: VM lab does not run (E-NOT-RUNNING)
-    hint:  vmc start lab --no-shell
+    error: there is no VM terminal (E-VM-MISSING)
+    hint:  did you mean termina?
     --- exit 125
     ");
     insta::assert_snapshot!(desk.run("testudo", &["exec", "--vm", "lab", "x", "true"]), @r"
@@ -206,4 +205,35 @@ fn a_command_may_end_before_its_input_does() {
         &vec![b'x'; 4 << 20],
     );
     assert_eq!(shown.to_string(), "--- exit 0");
+}
+
+#[test]
+fn vsh_starts_what_it_is_to_enter() {
+    let desk = Desk::new();
+    assert_eq!(desk.run("vsh", &["termina", "dev", "--", "true"]).status, 0);
+    assert_eq!(desk.run("vsh", &["lab", "--", "true"]).status, 0);
+    assert_eq!(
+        desk.changes(),
+        [
+            "Vms.Start termina",
+            "Containers.Start termina dev",
+            "Vms.Vsock termina",
+            "Vms.Start lab",
+            "Vms.Vsock lab"
+        ]
+    );
+}
+
+#[test]
+fn an_unknown_option_before_the_command_is_a_usage_error_of_ours() {
+    let desk = Desk::new();
+    for words in [
+        &["run", "--nonsense"][..],
+        &["exec", "penguin", "--nonsense"],
+    ] {
+        assert_eq!(desk.run("testudo", words).status, 125, "{words:?}");
+    }
+    // What follows the command is the command's.
+    let shown = desk.run("testudo", &["run", "printf", "%s", "--json"]);
+    assert_eq!(shown.to_string(), "--json\n--- exit 0");
 }

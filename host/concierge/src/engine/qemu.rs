@@ -181,7 +181,9 @@ fn kernel_arguments(cmdline: &str) -> String {
     arguments
 }
 
-/// Locks are concierge's business (`disk::Folder::lock`); what the guest discards is free on the host.
+/// Locks are concierge's business (`disk::Folder::lock`); what the guest discards is free on the host. A host without
+/// space is told to the guest, whose file system then stops writing: QEMU's own way, to halt the machine without a word,
+/// looks to its user like a hang.
 fn add_own_disk(arguments: &mut Arguments, disk: &OwnDisk, set: usize) {
     let OwnDisk { name, image } = disk;
     arguments
@@ -194,7 +196,7 @@ fn add_own_disk(arguments: &mut Arguments, disk: &OwnDisk, set: usize) {
         )
         .push(
             "-device",
-            format!("virtio-blk-device,drive={name},serial={name}"),
+            format!("virtio-blk-device,drive={name},serial={name},werror=report,rerror=report"),
         );
 }
 

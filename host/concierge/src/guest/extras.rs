@@ -67,7 +67,12 @@ mod tests {
     async fn ask(request: &[u8]) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let sha256 = "11".repeat(32);
-        let manifest = format!(r#"{{"extras":{{"more":{{"file":"m","sha256":"{sha256}"}}}}}}"#);
+        let outputs = ["vmlinux", "root.erofs", "data.btrfs"]
+            .map(|name| format!(r#""{name}":{{"sha256":"{sha256}","bytes":1}}"#))
+            .join(",");
+        let manifest = format!(
+            r#"{{"extras":{{"more":{{"file":"m","sha256":"{sha256}"}}}},"outputs":{{{outputs}}}}}"#
+        );
         for (name, content) in [
             ("vmlinux", "x"),
             ("root.erofs", "x"),
@@ -77,7 +82,7 @@ mod tests {
         ] {
             std::fs::write(folder.path().join(name), content).unwrap();
         }
-        let image = Image::open(folder.path()).unwrap();
+        let image = Image::open(folder.path(), folder.path().join("seen")).unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(request).await.unwrap();
         let served = tokio::spawn(serve(ours, image));

@@ -40,7 +40,8 @@ impl Service {
     /// As [`Service::running`], but starts the VM; the default one is created too.
     async fn started(&self, metadata: &MetadataMap) -> Result<Client, Status> {
         let name = request::vm(metadata)?;
-        self.0.done(&name, self.start(&name)).await?;
+        let id = request::id(metadata);
+        self.0.done(&name, self.start(&name), id).await?;
         self.running(metadata)
     }
 
@@ -60,7 +61,8 @@ impl Service {
         F: Future<Output = Result<Response<Streaming<Progress>>, Status>> + Send + 'static,
     {
         let name = request::vm(&metadata)?;
-        let start = UnboundedReceiverStream::new(self.0.ask(&name, self.start(&name)));
+        let events = self.0.ask(&name, self.start(&name), request::id(&metadata));
+        let start = UnboundedReceiverStream::new(events);
         // The call is made when the start's events have ended well; a failed start ends the stream.
         let failed = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&failed);

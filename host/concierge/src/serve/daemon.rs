@@ -37,14 +37,18 @@ impl daemon_server::Daemon for Service {
         }))
     }
 
-    async fn shutdown(&self, _: Request<Empty>) -> Result<Response<Self::ShutdownStream>, Status> {
+    async fn shutdown(
+        &self,
+        request: Request<Empty>,
+    ) -> Result<Response<Self::ShutdownStream>, Status> {
+        let id = link::request::id(request.metadata()).to_owned();
         let audience = Audience::default();
         let (listener, events) = mpsc::unbounded_channel();
         audience.join(listener);
         let (vms, end) = (self.vms.clone(), self.end.clone());
         tokio::spawn(async move {
             let stage = audience.stage("stop");
-            stop_all(&vms).await;
+            stop_all(&vms, &id).await;
             stage.done();
             audience.finish(Ok(()));
             end.cancel();
@@ -53,13 +57,14 @@ impl daemon_server::Daemon for Service {
     }
 }
 
-/// Ends all VMs politely, side by side.
-pub(crate) async fn stop_all(vms: &Vms) {
+/// Ends all VMs politely, side by side, by the request `id`.
+pub(crate) async fn stop_all(vms: &Vms, id: &str) {
     let mut stops = tokio::task::JoinSet::new();
     for name in vms.names() {
-        let vms = vms.clone();
+        let (vms, id) = (vms.clone(), id.to_owned());
         stops.spawn(async move {
-            if let Err(fault) = vms.done(&name, vm::Request::Stop(PATIENCE)).await {
+            let stop = vm::Request::Stop(PATIENCE);
+            if let Err(fault) = vms.done(&name, stop, &id).await {
                 tracing::warn!(vm = %name, %fault, "cannot stop");
             }
         });

@@ -40,6 +40,7 @@ impl vms_server::Vms for Service {
         &self,
         request: Request<CreateVm>,
     ) -> Result<Response<Self::CreateStream>, Status> {
+        let id = id(&request);
         let asked = request.into_inner();
         let wishes = Wishes {
             cpus: (asked.cpus != 0).then_some(asked.cpus),
@@ -47,41 +48,51 @@ impl vms_server::Vms for Service {
             disk: (asked.disk_bytes != 0).then_some(Bytes(asked.disk_bytes)),
             clipboard: None,
         };
-        Ok(stream(
-            self.0.ask(&name(&asked.vm)?, vm::Request::Create(wishes)),
-        ))
+        Ok(stream(self.0.ask(
+            &name(&asked.vm)?,
+            vm::Request::Create(wishes),
+            &id,
+        )))
     }
 
     async fn start(
         &self,
         request: Request<StartVm>,
     ) -> Result<Response<Self::StartStream>, Status> {
+        let id = id(&request);
         let StartVm { vm, create } = request.into_inner();
-        Ok(stream(
-            self.0.ask(&name(&vm)?, vm::Request::Start { create }),
-        ))
+        Ok(stream(self.0.ask(
+            &name(&vm)?,
+            vm::Request::Start { create },
+            &id,
+        )))
     }
 
     async fn stop(&self, request: Request<StopVm>) -> Result<Response<Self::StopStream>, Status> {
+        let id = id(&request);
         let StopVm { vm, timeout_ms } = request.into_inner();
         let patience = match timeout_ms {
             0 => PATIENCE,
             given => Duration::from_millis(given.into()),
         };
-        Ok(stream(self.0.ask(&name(&vm)?, vm::Request::Stop(patience))))
+        Ok(stream(self.0.ask(
+            &name(&vm)?,
+            vm::Request::Stop(patience),
+            &id,
+        )))
     }
 
     async fn kill(&self, request: Request<VmRef>) -> Result<Response<Empty>, Status> {
-        self.0
-            .done(&name(&request.get_ref().vm)?, vm::Request::Kill)
-            .await?;
+        let name = name(&request.get_ref().vm)?;
+        self.0.done(&name, vm::Request::Kill, &id(&request)).await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn destroy(&self, request: Request<DestroyVm>) -> Result<Response<Empty>, Status> {
+        let id = id(&request);
         let DestroyVm { vm, force } = request.into_inner();
         self.0
-            .done(&name(&vm)?, vm::Request::Destroy { force })
+            .done(&name(&vm)?, vm::Request::Destroy { force }, &id)
             .await?;
         Ok(Response::new(Empty {}))
     }
@@ -104,6 +115,7 @@ impl vms_server::Vms for Service {
     }
 
     async fn set(&self, request: Request<SetVm>) -> Result<Response<SetVmReply>, Status> {
+        let id = id(&request);
         let asked = request.into_inner();
         let name = name(&asked.vm)?;
         let wishes = Wishes {
@@ -113,7 +125,7 @@ impl vms_server::Vms for Service {
             clipboard: asked.clipboard.map(modes),
         };
         let waits = wishes.cpus.is_some() || wishes.memory.is_some();
-        self.0.done(&name, vm::Request::Set(wishes)).await?;
+        self.0.done(&name, vm::Request::Set(wishes), &id).await?;
         let at_next_start = waits && self.0.view(&name)?.running.is_some();
         Ok(Response::new(SetVmReply { at_next_start }))
     }
@@ -122,11 +134,13 @@ impl vms_server::Vms for Service {
         &self,
         request: Request<ResizeVm>,
     ) -> Result<Response<Self::ResizeStream>, Status> {
+        let id = id(&request);
         let ResizeVm { vm, disk_bytes } = request.into_inner();
-        Ok(stream(
-            self.0
-                .ask(&name(&vm)?, vm::Request::Resize(Bytes(disk_bytes))),
-        ))
+        Ok(stream(self.0.ask(
+            &name(&vm)?,
+            vm::Request::Resize(Bytes(disk_bytes)),
+            &id,
+        )))
     }
 
     async fn export(
@@ -135,7 +149,7 @@ impl vms_server::Vms for Service {
     ) -> Result<Response<Self::ExportStream>, Status> {
         let name = name(&request.get_ref().vm)?;
         let (bytes, chunks) = mpsc::channel(CHUNKS);
-        let mut events = self.0.ask(&name, vm::Request::Export(bytes));
+        let mut events = self.0.ask(&name, vm::Request::Export(bytes), &id(&request));
         let data = ReceiverStream::new(chunks).map(|data| Ok(Chunk { data }));
         // The outcome is known once the last bytes are sent; only a failure has something to say.
         let outcome = async_stream(async move {
@@ -151,6 +165,7 @@ impl vms_server::Vms for Service {
         &self,
         request: Request<Streaming<ImportVm>>,
     ) -> Result<Response<Self::ImportStream>, Status> {
+        let id = id(&request);
         let mut parts = request.into_inner();
         let first = parts.message().await?.and_then(|message| message.part);
         let Some(Part::Vm(target)) = first else {
@@ -159,7 +174,7 @@ impl vms_server::Vms for Service {
         };
         let name = name(&target.vm)?;
         let (sender, bytes) = mpsc::channel(CHUNKS);
-        let events = self.0.ask(&name, vm::Request::Import(bytes));
+        let events = self.0.ask(&name, vm::Request::Import(bytes), &id);
         // Ends when the client has sent everything or went away, or when the import failed. A client that went
         // away closes the channel early, and the import finds its file truncated.
         tokio::spawn(async move {
@@ -218,6 +233,11 @@ fn modes(directions: ClipboardDirections) -> Modes {
         to_guest: mode(directions.to_guest),
         to_host: mode(directions.to_host),
     }
+}
+
+/// Returns the id of a request.
+fn id<T>(request: &Request<T>) -> String {
+    link::request::id(request.metadata()).to_owned()
 }
 
 /// Returns a stream that has nothing but, at its end, the failure of `outcome`.

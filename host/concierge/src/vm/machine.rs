@@ -64,8 +64,12 @@ pub(crate) struct Parts {
     pub(crate) name: VmName,
     /// Processors and memory.
     pub(crate) settings: Settings,
-    /// Kernel, root and extras.
+    /// The extras that the guest may fetch.
     pub(crate) image: Image,
+    /// The kernel.
+    pub(crate) kernel: File,
+    /// The guest's read-only root.
+    pub(crate) root: File,
     /// The data disk.
     pub(crate) disk: File,
     /// The VM's lock, for the engine to hold.
@@ -128,20 +132,18 @@ impl Machine {
             descriptors: Vec::new(),
             children: Vec::new(),
         };
-        let root = parts.image.root().map_err(io::Error::other)?;
-        builder.block(ROOT, root, true)?;
+        builder.block(ROOT, parts.root, true)?;
         builder.growing_disk(DATA, parts.disk)?;
         builder.vsock(sockets.vsock, &cid)?;
         builder.device("rng", Function::Rng {}, DeviceSpec::Rng, Vec::new())?;
         let networked = builder.net()?;
-        let kernel = parts.image.kernel().map_err(io::Error::other)?;
         let spec = VmSpec {
             version: VM_SPEC_VERSION,
             name: parts.name.to_string(),
             memory: spec::units::Mib(parts.settings.memory.0),
             vcpus: parts.settings.cpus,
             kernel: Kernel {
-                image: builder.keep(kernel),
+                image: builder.keep(parts.kernel),
                 cmdline: command_line(&token),
                 initramfs: None,
             },

@@ -144,6 +144,7 @@ impl Owner {
         match self.state().react(ask.request.verb()) {
             Reaction::Begin(state) => self.begin(state, ask),
             Reaction::Join => {
+                self.note("joins", &ask);
                 let work = self.work.as_ref().expect("only work under way is joined");
                 work.audience.join(ask.listener);
             }
@@ -155,7 +156,16 @@ impl Owner {
         }
     }
 
+    /// Leaves a line in the VM's log from which a request's story can be found.
+    fn note(&self, act: &str, ask: &Ask) {
+        let (verb, id) = (ask.request.word(), &ask.id);
+        self.logs
+            .vm
+            .line(&format!("concierge: {act} {verb} request={id}"));
+    }
+
     fn begin(&mut self, state: State, ask: Ask) {
+        self.note("begins", &ask);
         let audience = Audience::default();
         audience.join(ask.listener);
         let cancel = CancellationToken::new();

@@ -2,6 +2,7 @@
 //!
 //! | stage | what happens |
 //! |---|---|
+//! | `image` | the guest image is found and checked, in full where it is new |
 //! | `disk` | the disk is created when it is missing, space is checked, the VM's lock is taken |
 //! | `engine` | daemons and engine are started |
 //! | `kernel` | the guest boots up to its first program |
@@ -21,7 +22,7 @@ use wire::{Bytes, Fault, Kind};
 
 use super::Logs;
 use super::machine::{Machine, Parts};
-use super::work::Order;
+use super::work::{self, Order};
 use crate::disk::Settings;
 use crate::guest::agent::Agent;
 use crate::network;
@@ -69,6 +70,11 @@ impl Start {
     }
 
     async fn bring_up(&self) -> Result<Machine, Fault> {
+        let stage = self.order.audience.stage("image");
+        let image = self.order.world.image()?;
+        let files = image.clone();
+        let (kernel, root) = work::blocking(move || Ok((files.kernel()?, files.root()?))).await?;
+        stage.done();
         let stage = self.order.audience.stage("disk");
         let (settings, disk, lock) = self.prepare_disk().await?;
         stage.done();
@@ -76,7 +82,9 @@ impl Start {
         let parts = Parts {
             name: self.order.name.clone(),
             settings,
-            image: self.order.world.image()?,
+            image,
+            kernel,
+            root,
             disk,
             lock,
             chosen: self.order.world.engine()?,
@@ -84,7 +92,7 @@ impl Start {
         };
         let began = Instant::now();
         let mut machine = Machine::assemble(&self.order.world, parts)
-            .map_err(|error| self.engine_fault(&error))?;
+            .map_err(|error| failed("engine", "E-ENGINE-START").because(&error))?;
         stage.done();
         let booted = tokio::select! {
             booted = self.boot(&mut machine, began) => booted,
@@ -182,16 +190,6 @@ impl Start {
 
     fn disk_size(&self) -> Bytes {
         self.order.world.folder(&self.order.name).sizes().0
-    }
-
-    fn engine_fault(&self, error: &io::Error) -> Fault {
-        if let Some(fault) = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<Fault>())
-        {
-            return fault.clone();
-        }
-        failed("engine", "E-ENGINE-START").because(error)
     }
 
     /// Returns the console's last lines; what the processes said when the guest said nothing.
