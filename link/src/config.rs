@@ -26,6 +26,31 @@ pub enum EngineChoice {
     Qemu,
 }
 
+impl FromStr for EngineChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "crosvm" => Ok(Self::Crosvm),
+            "qemu" => Ok(Self::Qemu),
+            _ => Err(format!(
+                "there is no engine {text:?}; there are auto, crosvm and qemu"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for EngineChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Crosvm => "crosvm",
+            Self::Qemu => "qemu",
+        })
+    }
+}
+
 /// What the user set; `None` is left to the program that needs it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -150,6 +175,16 @@ mod tests {
             cause.starts_with("line 2: unknown field `memroy`"),
             "{cause}"
         );
+    }
+
+    #[test]
+    fn engines_are_called_the_same_everywhere() {
+        for choice in [EngineChoice::Auto, EngineChoice::Crosvm, EngineChoice::Qemu] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            let config = load(&format!("engine = \"{choice}\"\n")).unwrap();
+            assert_eq!(config.engine, choice);
+        }
+        assert!("bochs".parse::<EngineChoice>().is_err());
     }
 
     #[test]

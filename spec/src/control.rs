@@ -33,6 +33,9 @@ pub enum Request {
     Suspend {},
     /// Let the vCPUs go on after a suspend.
     Resume {},
+    /// Write the whole machine into the empty file that comes along; it stands still from then on, until a resume or a
+    /// kill.
+    Snapshot {},
     /// Ask the guest to leave this much of its memory to the host.
     Balloon {
         /// Memory the guest gives up; zero gives everything back.

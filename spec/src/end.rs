@@ -8,7 +8,7 @@ pub enum EngineEnd {
     PowerOff = 0,
     /// A failure that none of the codes below names.
     Internal = 1,
-    /// The guest asked for a restart; concierge starts a new engine.
+    /// The guest asked for a restart; whoever wants the machine again starts it again.
     Reset = 10,
     /// The guest kernel panicked and stopped.
     Panic = 11,
@@ -26,13 +26,15 @@ pub enum EngineEnd {
     Kernel = 24,
     /// A device's daemon could not be attached.
     Device = 25,
+    /// The machine cannot go on from the snapshot.
+    Snapshot = 26,
     /// The process could not shut itself into its jail.
     Jail = 27,
 }
 
 impl EngineEnd {
     /// Every way to end.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::PowerOff,
         Self::Internal,
         Self::Reset,
@@ -44,6 +46,7 @@ impl EngineEnd {
         Self::Memory,
         Self::Kernel,
         Self::Device,
+        Self::Snapshot,
         Self::Jail,
     ];
 
@@ -51,6 +54,43 @@ impl EngineEnd {
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
+    }
+
+    /// Returns what happened, in words for users.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::PowerOff => "the guest powered itself off",
+            Self::Internal => "the engine failed",
+            Self::Reset => "the guest asked for a restart",
+            Self::Panic => "the guest's kernel panicked",
+            Self::Crash => "the guest crashed",
+            Self::Spec => "the engine does not understand what it was told",
+            Self::Descriptor => "the engine was handed a wrong descriptor",
+            Self::Kvm => "the engine cannot use KVM",
+            Self::Memory => "there is no memory for the guest",
+            Self::Kernel => "the guest's kernel cannot be loaded",
+            Self::Device => "a device's daemon cannot be attached",
+            Self::Snapshot => "the machine cannot go on from its snapshot",
+            Self::Jail => "the engine cannot enter its jail",
+        }
+    }
+
+    /// Returns what a user can do about it, where it is not in what the guest printed.
+    #[must_use]
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Kvm => Some(
+                "see `testudo doctor`, or start with the other engine: vmc start --engine qemu",
+            ),
+            Self::Memory => Some("give the VM less, such as: vmc set termina memory=1G"),
+            Self::Kernel => {
+                Some("install the image again: cargo xtask image, or the distribution's package")
+            }
+            Self::Spec => Some("programs of two versions are installed: install Testudo again"),
+            Self::Jail => Some("see `testudo doctor`"),
+            _ => None,
+        }
     }
 
     /// Returns the end with this exit code, if it is one of ours.
@@ -71,6 +111,13 @@ mod tests {
         for end in EngineEnd::ALL {
             assert_eq!(EngineEnd::from_code(i32::from(end.code())), Some(end));
         }
+    }
+
+    #[test]
+    fn each_end_has_its_own_words() {
+        let words: std::collections::BTreeSet<_> =
+            EngineEnd::ALL.iter().map(|end| end.meaning()).collect();
+        assert_eq!(words.len(), EngineEnd::ALL.len());
     }
 
     #[test]

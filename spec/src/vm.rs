@@ -57,6 +57,10 @@ pub struct VmSpec {
     pub vcpus: u16,
     /// What runs first.
     pub kernel: Kernel,
+    /// A snapshot of a machine with this memory and these processors and devices, open for reading, to go on with; the
+    /// kernel is not started then. Only our own engine can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<InheritedFd>,
     /// Where the first console (`hvc0`) ends.
     pub console: Console,
     /// A connected Unix stream socket that carries [`crate::control`] requests to the engine.
@@ -345,6 +349,9 @@ impl VmSpec {
         check(self.kernel.image, "kernel.image", false)?;
         if let Some(initramfs) = self.kernel.initramfs {
             check(initramfs, "kernel.initramfs", false)?;
+        }
+        if let Some(snapshot) = self.snapshot {
+            check(snapshot, "snapshot", false)?;
         }
         check(self.console.output, "console.output", true)?;
         if let Some(input) = self

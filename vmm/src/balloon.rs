@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
 use spec::units::Mib;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -39,7 +40,33 @@ pub(crate) struct Gauge {
     given_back_bytes: AtomicU64,
 }
 
+/// What outlives the process of a balloon: how much it shall hold and how much it holds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    wanted_pages: u32,
+    actual_pages: u32,
+}
+
 impl Gauge {
+    /// Returns what a later process needs to know.
+    pub(crate) fn save(&self) -> State {
+        State {
+            wanted_pages: self.wanted_pages.load(Ordering::Acquire),
+            actual_pages: self.actual_pages.load(Ordering::Acquire),
+        }
+    }
+
+    /// Goes on with what an earlier process knew.
+    pub(crate) fn restore(&self, state: State) {
+        let State {
+            wanted_pages,
+            actual_pages,
+        } = state;
+        self.wanted_pages.store(wanted_pages, Ordering::Release);
+        self.actual_pages.store(actual_pages, Ordering::Release);
+    }
+
     /// Asks the guest for `size`; the transport must then say that the configuration changed.
     pub(crate) fn want(&self, size: Mib) {
         self.wanted_pages
@@ -60,7 +87,7 @@ impl Gauge {
 /// The device.
 pub(crate) struct Balloon {
     gauge: Arc<Gauge>,
-    worker: Option<Worker>,
+    worker: Option<Worker<Work>>,
 }
 
 impl Balloon {
@@ -147,11 +174,18 @@ impl VirtioDevice for Balloon {
         Ok(())
     }
 
+    fn pause(&mut self) -> io::Result<Vec<(u16, u16)>> {
+        let Some(work) = self.worker.take().and_then(Worker::end) else {
+            return Ok(Vec::new());
+        };
+        let queues = [work.inflate, work.deflate, work.reporting];
+        let queues = queues.iter().flatten();
+        Ok(queues.map(LocalQueue::position).collect())
+    }
+
     fn reset(&mut self) {
         self.gauge.actual_pages.store(0, Ordering::Release);
-        if let Some(worker) = self.worker.take() {
-            worker.end();
-        }
+        self.worker.take().and_then(Worker::end);
     }
 }
 
@@ -164,16 +198,16 @@ struct Work {
 }
 
 impl Work {
-    fn serve(mut self, stop: &EventFd) {
+    fn serve(mut self, stop: &EventFd) -> Self {
         loop {
             let queues = [&self.inflate, &self.deflate, &self.reporting];
             let kicks = queues.map(|queue| queue.as_ref().map(|queue| descriptor(queue.kick())));
             let sources = [Some(descriptor(stop)), kicks[0], kicks[1], kicks[2]];
             let Ok([stopped, inflated, deflated, reported]) = wait(sources) else {
-                break;
+                return self;
             };
             if stopped {
-                break;
+                return self;
             }
             let (memory, gauge) = (&self.memory, &self.gauge);
             if inflated {

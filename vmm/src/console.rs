@@ -24,7 +24,7 @@ const QUEUE_SIZE: u16 = 64;
 pub(crate) struct Console {
     output: Arc<File>,
     input: Option<Arc<File>>,
-    worker: Option<Worker>,
+    worker: Option<Worker<Work>>,
 }
 
 impl Console {
@@ -85,10 +85,16 @@ impl VirtioDevice for Console {
         Ok(())
     }
 
+    fn pause(&mut self) -> io::Result<Vec<(u16, u16)>> {
+        let Some(work) = self.worker.take().and_then(Worker::end) else {
+            return Ok(Vec::new());
+        };
+        self.input = work.input;
+        Ok(vec![work.receive.position(), work.transmit.position()])
+    }
+
     fn reset(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            worker.end();
-        }
+        self.worker.take().and_then(Worker::end);
     }
 }
 
@@ -101,7 +107,7 @@ struct Work {
 }
 
 impl Work {
-    fn serve(mut self, stop: &EventFd) {
+    fn serve(mut self, stop: &EventFd) -> Self {
         let mut guest_has_room = true;
         self.print();
         loop {
@@ -114,10 +120,10 @@ impl Work {
                 [self.transmit.kick(), self.receive.kick()].map(|kick| Some(descriptor(kick)));
             let sources = [Some(descriptor(stop)), kicks[0], kicks[1], input];
             let Ok([stopped, kicked, room, typed]) = wait(sources) else {
-                break;
+                return self;
             };
             if stopped {
-                break;
+                return self;
             }
             if kicked {
                 let _count_does_not_matter = self.transmit.kick().read();

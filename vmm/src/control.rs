@@ -41,7 +41,7 @@ pub(crate) fn serve(
     office.watch(control.as_raw_fd(), EventSet::IN, CONTROL)?;
     let mut channel = Some(Channel::new(control)?);
     for device in &machine.devices {
-        office.watch_device(&device.name, &device.front)?;
+        office.watch_device(&device.plugged.name, &device.front)?;
     }
     tell(&mut channel, Event::Running {});
     let mut events = [EpollEvent::default(); 8];
@@ -129,11 +129,14 @@ impl Office {
     /// Watches the daemon that a request brought.
     fn watch_new(&mut self, machine: &Machine, name: Option<&str>) -> io::Result<()> {
         let device = match name {
-            Some(name) => machine.devices.iter().find(|device| device.name == name),
+            Some(name) => machine
+                .devices
+                .iter()
+                .find(|device| device.plugged.name == name),
             None => machine.devices.last(),
         };
         device.map_or(Ok(()), |device| {
-            self.watch_device(&device.name, &device.front)
+            self.watch_device(&device.plugged.name, &device.front)
         })
     }
 
@@ -149,7 +152,7 @@ impl Office {
         let device = machine
             .devices
             .iter()
-            .find(|device| Some(&device.name) == name.as_ref());
+            .find(|device| Some(&device.plugged.name) == name.as_ref());
         let (Some(device), Some(name)) = (device, name) else {
             return Ok(());
         };
@@ -162,7 +165,7 @@ impl Office {
                     let refreshed = changed && front.refresh_config().is_ok();
                     drop(front);
                     if refreshed {
-                        lock::<VirtioPci>(&device.function).config_changed();
+                        lock::<VirtioPci>(&device.plugged.function).config_changed();
                     }
                     return Ok(());
                 }

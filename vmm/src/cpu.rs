@@ -3,6 +3,7 @@
 pub(crate) mod cpuid;
 pub(crate) mod entry;
 pub(crate) mod run;
+pub(crate) mod state;
 
 use std::io;
 
@@ -31,6 +32,10 @@ pub(crate) enum CpuError {
     Supported(#[source] io::Error),
     #[error("cannot write the first vCPU's page tables")]
     Tables(#[source] vm_memory::GuestMemoryError),
+    #[error("the snapshot was taken on another kind of processor, or by another KVM")]
+    OtherProcessor,
+    #[error("this processor refuses what the snapshot has for its register {0:#x}")]
+    Register(u32),
 }
 
 /// Makes `count` processors. The first enters the kernel at `entry`; the others wait until it calls them.
@@ -81,6 +86,17 @@ pub(crate) fn prepare(vcpus: &[VcpuFd], memory: &GuestMemory, entry: u64) -> Res
             vcpu.set_regs(&entry::registers(entry))
                 .map_err(call("set the registers"))?;
         }
+    }
+    Ok(())
+}
+
+/// Makes the processors go on as others did.
+///
+/// # Errors
+/// They are of another kind, or KVM refused a step.
+pub(crate) fn restore(vcpus: &[VcpuFd], states: &[state::State]) -> Result<(), CpuError> {
+    for (number, (vcpu, state)) in (0..).zip(vcpus.iter().zip(states)) {
+        state.write(number, vcpu)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 pub(crate) mod session;
 pub(crate) mod shape;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -16,9 +16,13 @@ use thiserror::Error;
 
 use self::session::Session;
 use self::shape::Shape;
+use crate::local_queue::LocalQueue;
 use crate::memory::Memory;
 use crate::pci::bus::lock;
-use crate::virtio_device::{Activation, VirtioDevice};
+use crate::virtio_device::{Activation, ReadyQueue, VirtioDevice};
+
+/// `VIRTIO_VSOCK_EVENT_TRANSPORT_RESET` (virtio 1.3 §5.10.6.7).
+const TRANSPORT_RESET: [u8; 4] = [0; 4];
 
 /// Why a daemon could not be attached.
 #[derive(Debug, Error)]
@@ -119,6 +123,23 @@ impl FrontEnd {
         Ok(())
     }
 
+    /// Tells the guest that its connections are gone, as they are when the daemon is another than before.
+    pub(crate) fn reset_streams(&mut self) {
+        let event_queue = self.shape.event_queue;
+        let Some(active) = self.active.as_ref() else {
+            return;
+        };
+        let ready = active
+            .queues
+            .iter()
+            .find(|queue| Some(queue.index) == event_queue);
+        if let Some(ready) = ready
+            && let Err(error) = tell_reset(ready, active)
+        {
+            tracing::warn!(device = self.name, %error, "the guest does not know that its connections are gone");
+        }
+    }
+
     /// Asks the daemon for its configuration again.
     ///
     /// # Errors
@@ -127,6 +148,20 @@ impl FrontEnd {
         self.config = self.session.read_config(&self.shape)?;
         Ok(())
     }
+}
+
+/// Puts the event that connections are gone into the guest's event queue (virtio 1.3 §5.10.6.7).
+fn tell_reset(ready: &ReadyQueue, active: &Activation) -> io::Result<()> {
+    let mut queue = LocalQueue::new(ready.try_clone()?, active.features, &active.memory)?;
+    let chain = queue
+        .take()
+        .ok_or_else(|| io::Error::other("it gave no room for events"))?;
+    let head = chain.head_index();
+    let memory = Arc::clone(queue.memory());
+    let mut room = chain.writer(&memory).map_err(io::Error::other)?;
+    room.write_all(&TRANSPORT_RESET)?;
+    queue.finish(head, u32::try_from(TRANSPORT_RESET.len()).expect("four"));
+    Ok(())
 }
 
 /// The transport and the thread that watches the daemons share a front end. Whoever locks both locks the
@@ -154,6 +189,10 @@ impl VirtioDevice for Arc<Mutex<FrontEnd>> {
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
         lock(self).activate(activation)
+    }
+
+    fn pause(&mut self) -> io::Result<Vec<(u16, u16)>> {
+        lock(self).pause()
     }
 
     fn reset(&mut self) {
@@ -193,6 +232,18 @@ impl FrontEnd {
         let started = self.session.start(&activation, &self.shape);
         self.active = Some(activation);
         started.map_err(io::Error::other)
+    }
+
+    fn pause(&mut self) -> io::Result<Vec<(u16, u16)>> {
+        let Some(active) = self.active.take() else {
+            return Ok(Vec::new());
+        };
+        let stopped = self.session.pause(&active, &self.shape);
+        if stopped.is_err() {
+            // The daemon is gone; its successor gets what it had.
+            self.active = Some(active);
+        }
+        stopped.map_err(io::Error::other)
     }
 
     fn reset(&mut self) {

@@ -31,6 +31,8 @@ pub(crate) struct Handed {
     pub(crate) kernel: File,
     /// The initial RAM file system.
     pub(crate) initramfs: Option<File>,
+    /// The machine to go on with.
+    pub(crate) snapshot: Option<File>,
     /// Where the console prints.
     pub(crate) output: Arc<File>,
     /// Where the console reads.
@@ -58,14 +60,14 @@ impl Handed {
             let field = format!("the socket of device {}", device.name);
             inherit(device.socket, Kind::Connected, &field).map(UnixStream::from)
         };
+        let readable = |fd: Option<InheritedFd>, field| {
+            let file = fd.map(|fd| inherit(fd, Kind::Readable, field)).transpose();
+            file.map(|file| file.map(File::from))
+        };
         Ok(Self {
             kernel: inherit(spec.kernel.image, Kind::Readable, "kernel.image")?.into(),
-            initramfs: spec
-                .kernel
-                .initramfs
-                .map(|fd| inherit(fd, Kind::Readable, "kernel.initramfs"))
-                .transpose()?
-                .map(File::from),
+            initramfs: readable(spec.kernel.initramfs, "kernel.initramfs")?,
+            snapshot: readable(spec.snapshot, "snapshot")?,
             output,
             input,
             control: inherit(spec.control, Kind::Connected, "control")?.into(),

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::interrupt::{Line, Lines, Message};
@@ -27,9 +28,16 @@ const MASKED: u64 = 1 << 16;
 
 /// The registers and pins.
 pub(crate) struct IoApic {
+    state: State,
+    pins: Vec<Line>,
+}
+
+/// What the guest wrote into the registers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
     selected: u32,
     entries: [u64; PINS],
-    pins: Vec<Line>,
 }
 
 impl IoApic {
@@ -39,10 +47,24 @@ impl IoApic {
     /// The interrupts are used up.
     pub(crate) fn new(lines: &Lines) -> io::Result<Self> {
         Ok(Self {
-            selected: 0,
-            entries: [MASKED; PINS],
+            state: State {
+                selected: 0,
+                entries: [MASKED; PINS],
+            },
             pins: lines.make(PINS)?,
         })
+    }
+
+    /// Returns what the guest wrote.
+    pub(crate) fn save(&self) -> State {
+        self.state.clone()
+    }
+
+    /// Goes on with what a guest wrote before.
+    pub(crate) fn restore(&mut self, state: State) {
+        self.state = state;
+        self.state.entries = self.state.entries.map(|entry| entry & WRITABLE);
+        (0..PINS).for_each(|pin| self.route(pin));
     }
 
     /// Returns what raises `pin` when written.
@@ -53,7 +75,7 @@ impl IoApic {
     /// Answers the guest's read at `offset` into the registers.
     pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
         let value = match offset {
-            SELECT => self.selected,
+            SELECT => self.state.selected,
             WINDOW => self.read_selected(),
             _ => 0,
         };
@@ -72,19 +94,20 @@ impl IoApic {
         };
         let value = u32::from_le_bytes(bytes);
         match offset {
-            SELECT => self.selected = value & 0xff,
+            SELECT => self.state.selected = value & 0xff,
             WINDOW => self.write_selected(value),
             _ => {}
         }
     }
 
     fn read_selected(&self) -> u32 {
-        match self.selected {
+        match self.state.selected {
             0x00 | 0x02 => u32::from(IOAPIC_ID) << 24,
             0x01 => VERSION | ((u32::try_from(PINS).expect("few pins") - 1) << 16),
             _ => match self.selected_entry() {
                 Some((pin, shift)) => {
-                    u32::try_from((self.entries[pin] >> shift) & 0xffff_ffff).expect("32 bits")
+                    u32::try_from((self.state.entries[pin] >> shift) & 0xffff_ffff)
+                        .expect("32 bits")
                 }
                 None => 0,
             },
@@ -96,20 +119,20 @@ impl IoApic {
             return;
         };
         let half = 0xffff_ffff_u64 << shift;
-        let written = (self.entries[pin] & !half) | (u64::from(value) << shift);
-        self.entries[pin] = written & WRITABLE;
+        let written = (self.state.entries[pin] & !half) | (u64::from(value) << shift);
+        self.state.entries[pin] = written & WRITABLE;
         self.route(pin);
     }
 
     /// Returns the pin whose entry is selected and how far its selected half is shifted.
     fn selected_entry(&self) -> Option<(usize, u32)> {
-        let index = self.selected.checked_sub(0x10)?;
+        let index = self.state.selected.checked_sub(0x10)?;
         let pin = usize::try_from(index / 2).ok().filter(|pin| *pin < PINS)?;
         Some((pin, (index % 2) * 32))
     }
 
     fn route(&mut self, pin: usize) {
-        let entry = self.entries[pin];
+        let entry = self.state.entries[pin];
         let message = (entry & MASKED == 0).then(|| message(entry));
         self.pins[pin].set(message);
     }

@@ -8,10 +8,10 @@ use libc::{
     SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_wait, SYS_eventfd2, SYS_exit,
     SYS_exit_group, SYS_fallocate, SYS_fcntl, SYS_futex, SYS_getpid, SYS_getrandom, SYS_getrusage,
     SYS_gettid, SYS_ioctl, SYS_lseek, SYS_madvise, SYS_mmap, SYS_mprotect, SYS_mremap, SYS_munmap,
-    SYS_poll, SYS_ppoll, SYS_prctl, SYS_read, SYS_recvfrom, SYS_recvmsg, SYS_restart_syscall,
-    SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sched_getaffinity,
-    SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_set_robust_list, SYS_setsockopt, SYS_shutdown,
-    SYS_sigaltstack, SYS_statx, SYS_tgkill, SYS_write, SYS_writev,
+    SYS_poll, SYS_ppoll, SYS_prctl, SYS_pwrite64, SYS_read, SYS_recvfrom, SYS_recvmsg,
+    SYS_restart_syscall, SYS_rseq, SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn,
+    SYS_sched_getaffinity, SYS_sched_yield, SYS_sendmsg, SYS_sendto, SYS_set_robust_list,
+    SYS_setsockopt, SYS_shutdown, SYS_sigaltstack, SYS_statx, SYS_tgkill, SYS_write, SYS_writev,
 };
 use spec::vm::{MAX_DEVICES, MAX_QUEUES, VmSpec};
 use sys::jail::{Allowed, Cell, Jail, JailError, Limits, Root, Walls};
@@ -36,6 +36,8 @@ const ALLOWED: &[Allowed] = &[
     // Memory: the allocator, thread stacks, holes in guest memory.
     Allowed::call(SYS_brk),
     Allowed::call(SYS_fallocate),
+    // A snapshot, into the file that concierge hands over.
+    Allowed::call(SYS_pwrite64),
     Allowed::call(SYS_madvise),
     Allowed::mapping(SYS_mmap),
     Allowed::mapping(SYS_mprotect),

@@ -139,6 +139,34 @@ pub(crate) fn create_machine(kvm: &Kvm) -> Result<VmFd, KvmError> {
     Ok(vm)
 }
 
+/// Returns the nanoseconds on the guest's clock.
+///
+/// # Errors
+/// KVM refused.
+pub(crate) fn clock(vm: &VmFd) -> Result<u64, KvmError> {
+    let clock = vm.get_clock().map_err(|error| KvmError::Call {
+        act: "read the clock",
+        source: error.into(),
+    })?;
+    Ok(clock.clock)
+}
+
+/// Lets the guest's clock go on from `nanoseconds`. It does not jump over the time in which there was no machine: the
+/// guest's timers and watchdogs go by it, and its wall clock is set by whoever knows the time.
+///
+/// # Errors
+/// KVM refused.
+pub(crate) fn set_clock(vm: &VmFd, nanoseconds: u64) -> Result<(), KvmError> {
+    let clock = kvm_bindings::kvm_clock_data {
+        clock: nanoseconds,
+        ..Default::default()
+    };
+    vm.set_clock(&clock).map_err(|error| KvmError::Call {
+        act: "set the clock",
+        source: error.into(),
+    })
+}
+
 fn first_lack(has: impl Fn(Cap) -> bool) -> Option<&'static str> {
     NEEDED
         .into_iter()

@@ -16,6 +16,7 @@ pub(crate) type Chain = DescriptorChain<Arc<GuestMemory>>;
 
 /// The queue with its two event descriptors.
 pub(crate) struct LocalQueue {
+    index: u16,
     queue: Queue,
     memory: Arc<GuestMemory>,
     kick: EventFd,
@@ -46,11 +47,17 @@ impl LocalQueue {
         queue.set_ready(true);
         let memory = Arc::clone(memory.guest());
         Ok(Self {
+            index: ready.index,
             queue,
             memory,
             kick: ready.kick,
             call: ready.call,
         })
+    }
+
+    /// Returns which queue this is and the next entry that it takes.
+    pub(crate) fn position(&self) -> (u16, u16) {
+        (self.index, self.queue.next_avail())
     }
 
     /// Returns what the guest kicks.

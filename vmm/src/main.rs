@@ -23,6 +23,7 @@ mod memory;
 mod pci;
 mod power;
 mod run;
+mod snapshot;
 mod virtio_device;
 mod virtio_pci;
 mod worker;

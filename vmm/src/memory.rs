@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod backing;
+mod image;
 pub(crate) mod layout;
 
 use std::fs::File;
@@ -128,12 +129,8 @@ impl Shadow {
     ///
     /// # Errors
     /// The host has no room, or KVM refuses.
-    pub(crate) fn map(
-        vm: &VmFd,
-        slot: u32,
-        address: u64,
-        size: usize,
-    ) -> Result<Self, MemoryError> {
+    pub(crate) fn map(vm: &VmFd, slot: u32, address: u64, size: u64) -> Result<Self, MemoryError> {
+        let size = usize::try_from(size).expect("addresses have 64 bits");
         let region = MmapRegion::new(size)
             .map_err(|error| MemoryError::MapShadow("PCI configuration space", error))?;
         register(vm, slot, &region, address, KVM_MEM_READONLY)?;

@@ -8,6 +8,7 @@
 
 use std::sync::Mutex;
 
+use serde::{Deserialize, Serialize};
 use spec::end::EngineEnd;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -59,8 +60,10 @@ pub(crate) struct Power {
     interrupt: EventFd,
 }
 
-#[derive(Default)]
-struct State {
+/// What the registers hold.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
     events: u8,
     panicked: bool,
 }
@@ -72,6 +75,18 @@ impl Power {
             state: Mutex::default(),
             interrupt,
         }
+    }
+
+    /// Returns what the registers hold.
+    pub(crate) fn save(&self) -> State {
+        lock(&self.state).clone()
+    }
+
+    /// Goes on with what the registers held before; an event that the guest has not read is told again.
+    pub(crate) fn restore(&self, state: State) {
+        let events = state.events;
+        *lock(&self.state) = state;
+        self.tell(events);
     }
 
     /// Tells the guest about `event`, one of the bits above.

@@ -25,12 +25,27 @@ pub(crate) struct ReadyQueue {
     pub(crate) available: u64,
     /// The ring the device writes.
     pub(crate) used: u64,
-    /// The next entry of the available ring the device takes; not zero for a daemon that replaces another.
+    /// The next entry of the available ring the device takes; not zero for a device that goes on.
     pub(crate) next: u16,
     /// Counts when the guest has put something in the queue.
     pub(crate) kick: EventFd,
     /// Interrupts the guest when written.
     pub(crate) call: EventFd,
+}
+
+impl ReadyQueue {
+    /// Returns the same queue with descriptors of its own.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let (kick, call) = (self.kick.try_clone()?, self.call.try_clone()?);
+        Ok(Self {
+            kick,
+            call,
+            ..*self
+        })
+    }
 }
 
 /// Everything a device needs to work.
@@ -60,6 +75,12 @@ pub(crate) trait VirtioDevice: Send {
     /// # Errors
     /// The device cannot work and needs a reset.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
+    /// Stops work until it is started again with the same queues; returns the next entry that each queue takes, by the
+    /// queue's number, without those that the guest did not enable.
+    ///
+    /// # Errors
+    /// The device does not say where it stands.
+    fn pause(&mut self) -> io::Result<Vec<(u16, u16)>>;
     /// Stops work and forgets what the guest said.
     fn reset(&mut self);
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod configuration;
 mod identity;
+pub(crate) mod state;
 
 use std::io;
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub(crate) struct VirtioPci {
     /// The BAR address for which notifications are attached, while the device works.
     attached_at: Option<u64>,
     active: bool,
+    /// Where each queue stands, while the device is stopped without the guest's knowledge.
+    paused: Option<Vec<(u16, u16)>>,
     wiring: Wiring,
 }
 
@@ -104,6 +107,7 @@ impl VirtioPci {
             kicks,
             attached_at: None,
             active: false,
+            paused: None,
             wiring,
         })
     }
@@ -133,33 +137,40 @@ impl VirtioPci {
         if self.active {
             return;
         }
-        let started = self.ready_queues().and_then(|queues| {
-            let features = self.common.features();
-            self.active = true;
-            let memory = self.wiring.memory.clone();
-            self.device.activate(Activation {
-                features,
-                memory,
-                queues,
-            })
-        });
-        if let Err(error) = started {
+        self.activate_or_give_up(&[]);
+        self.attach_notifications();
+    }
+
+    /// Lets the device work, or tells the guest that it cannot.
+    fn activate_or_give_up(&mut self, positions: &[(u16, u16)]) {
+        if let Err(error) = self.activate(positions) {
             tracing::warn!(kind = self.device.kind(), %error, "a virtio device cannot start");
             self.common.needs_reset();
             self.config_changed();
         }
-        self.attach_notifications();
+    }
+
+    /// Gives the device its queues, which go on at `positions` and else begin.
+    fn activate(&mut self, positions: &[(u16, u16)]) -> io::Result<()> {
+        let queues = self.ready_queues(positions)?;
+        self.active = true;
+        self.device.activate(Activation {
+            features: self.common.features(),
+            memory: self.wiring.memory.clone(),
+            queues,
+        })
     }
 
     /// Stops the device.
     fn stop(&mut self) {
         self.detach_notifications();
+        self.paused = None;
         if std::mem::take(&mut self.active) {
             self.device.reset();
         }
     }
 
-    fn ready_queues(&self) -> io::Result<Vec<ReadyQueue>> {
+    fn ready_queues(&self, positions: &[(u16, u16)]) -> io::Result<Vec<ReadyQueue>> {
         let mut ready = Vec::new();
         for (index, queue) in (0..)
             .zip(self.common.queues())
@@ -174,13 +185,14 @@ impl VirtioPci {
                 // A queue without a vector is one the guest polls; nobody listens to its interrupts.
                 None => EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             };
+            let position = positions.iter().find(|(queue, _)| *queue == index);
             ready.push(ReadyQueue {
                 index,
                 size: queue.size,
                 descriptors: queue.descriptors,
                 available: queue.available,
                 used: queue.used,
-                next: 0,
+                next: position.map_or(0, |(_, next)| *next),
                 kick: self.kicks[usize::from(index)].try_clone()?,
                 call,
             });

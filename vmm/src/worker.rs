@@ -7,20 +7,20 @@ use std::thread::{Builder, JoinHandle};
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// The thread, and what ends it.
-pub(crate) struct Worker {
+/// The thread, and what ends it; it leaves a `T`.
+pub(crate) struct Worker<T> {
     stop: EventFd,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<T>,
 }
 
-impl Worker {
+impl<T: Send + 'static> Worker<T> {
     /// Starts `work`, which must return soon after the descriptor it is given becomes readable.
     ///
     /// # Errors
     /// The host has no more threads or descriptors.
     pub(crate) fn start(
         name: &str,
-        work: impl FnOnce(&EventFd) + Send + 'static,
+        work: impl FnOnce(&EventFd) -> T + Send + 'static,
     ) -> io::Result<Self> {
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         let stopped = stop.try_clone()?;
@@ -30,10 +30,10 @@ impl Worker {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the thread.
-    pub(crate) fn end(self) {
+    /// Ends the thread and returns what it leaves; nothing if it panicked, which has been printed.
+    pub(crate) fn end(self) -> Option<T> {
         let _one_write_is_enough = self.stop.write(1);
-        let _a_panic_has_been_printed = self.thread.join();
+        self.thread.join().ok()
     }
 }
 

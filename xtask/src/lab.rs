@@ -1,7 +1,10 @@
-//! `cargo xtask lab [NAME]`: our VMM on a real KVM, on any machine. QEMU emulates a processor with AMD's virtualisation;
-//! Debian's kernel in it makes `/dev/kvm`; the tests of tests/lab run there, as root of a system that is only them.
+//! `cargo xtask lab [PROGRAM]`: our VMM, and the whole product on it, on a real KVM, on any machine. QEMU emulates a
+//! processor with AMD's virtualisation; Debian's kernel in it makes `/dev/kvm`; the tests of tests/lab run there, then
+//! walks of tests/e2e as an ordinary user, which find an engine as they would on any other machine.
 //!
 //! Where this machine has a `/dev/kvm` of its own that opens, the guests made by hand run on it too.
+
+mod disk;
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,26 +20,56 @@ use crate::e2e::{executable, executables};
 use crate::image::{self, cpio, debian_kernel};
 use crate::packages::{self, Purpose};
 use crate::progress::{line, spoken};
-use crate::workspace::{TRIPLE, target};
+use crate::workspace::target;
 use crate::{build, workspace};
 
 /// The lab's budget in CI; everything in it is emulated, some of it twice.
 const BUDGET: Duration = Duration::from_secs(15 * 60);
 
-/// Room for the initial RAM file system, one machine of 4 GiB that touches little, and a few daemons.
+/// Room for one machine of 4 GiB that touches little, a VM with half of it, and what was read from the disk.
 const MEMORY_MIB: u32 = 5120;
 
 /// What tests/lab/src/bin/init.rs prints last when all is well.
 const PASSED: &str = "LAB: passed";
 
+/// Programs that only tests start.
+const BESIDE: [&str; 2] = ["lab-lacking", "lab-peer"];
+
 /// The test that needs no image, so that it can run wherever KVM opens.
 const GUESTS: &str = "guests";
 
-/// Runs our VMM on a real KVM, in a VM with emulated virtualisation
+/// Tests of tests/lab, in this order.
+const TESTS: [&str; 4] = [GUESTS, "linux", "snapshot", "figures"];
+
+/// The test of tests/lab that is the whole product's, like the walks.
+const PRODUCT: &str = "product";
+
+/// Walks of tests/e2e that the budget has room for: a start takes ten times what it takes on real hardware. The others run
+/// by name.
+const WALKS: [&str; 1] = ["stop"];
+
+/// Runs our VMM, and the product on it, on a real KVM, in a VM with emulated virtualisation
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
+    /// Only this program: a test of tests/lab, or any walk of tests/e2e
+    program: Option<String>,
     /// Only tests whose name holds this
-    only: Option<String>,
+    #[arg(last = true)]
+    filter: Option<String>,
+}
+
+impl Arguments {
+    fn wants(&self, program: &str) -> bool {
+        self.program.as_deref().is_none_or(|only| only == program)
+    }
+
+    /// Returns the walks that may be wanted: the usual ones, or the one that is named.
+    fn walks(&self) -> Vec<&str> {
+        match self.program.as_deref() {
+            Some(name) if !TESTS.contains(&name) && name != PRODUCT => vec![name],
+            _ => WALKS.to_vec(),
+        }
+    }
 }
 
 /// Builds what the lab consists of and runs it.
@@ -44,12 +77,13 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When something cannot be built; a failing test is in the exit code.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    packages::ensure(&[Purpose::Image, Purpose::Product])?;
-    let built = build()?;
-    let here = on_this_machine(&built, arguments)?;
+    packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
+    let built = build(arguments)?;
+    let stage = disk::stage(&built)?;
+    let here = on_this_machine(&built, &stage.join("programs"), arguments)?;
     let image = image::build(&image::Arguments::default())?;
-    let archive = archive(&built, &image)?;
-    let lab = in_the_lab(&archive, &image, arguments)?;
+    let disk = disk::make(&stage, &image)?;
+    let lab = in_the_lab(&archive(&built)?, &disk, arguments)?;
     Ok(if here && lab {
         ExitCode::SUCCESS
     } else {
@@ -57,46 +91,79 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
+/// As whom a test runs in the lab.
+#[derive(Clone, Copy)]
+enum Who {
+    Root,
+    User,
+}
+
+/// One test program.
+struct Test {
+    name: String,
+    file: PathBuf,
+    who: Who,
+}
+
 /// What cargo built for the lab.
 struct Built {
     init: PathBuf,
-    crosvm: PathBuf,
-    tests: Vec<(String, PathBuf)>,
+    /// The folder of our programs.
+    programs: PathBuf,
+    /// [`BESIDE`].
+    beside: Vec<(String, PathBuf)>,
+    /// In the order in which they run.
+    tests: Vec<Test>,
 }
 
-fn build() -> Result<Built> {
-    line("lab: building crosvm and its tests");
+fn build(arguments: &Arguments) -> Result<Built> {
+    let programs = build::programs()?;
+    line("lab: building the tests");
     let format = "--message-format=json-render-diagnostics";
-    let release = |verb: &str, arguments: &[&str]| {
+    let cargo = |verb: &str, arguments: &[&str]| {
         let mut cargo = build::cargo(verb);
-        cargo.args(["--release", format]).args(arguments);
+        cargo.arg(format).args(arguments);
         cargo
     };
-    let init = executable(&mut release(
-        "build",
-        &["--package", "lab", "--bin", "lab-init"],
-    ))?;
-    let crosvm = executable(&mut release("build", &["--package", "crosvm"]))?;
-    let names = [
-        "--package",
-        "lab",
-        "--no-run",
-        "--test",
-        GUESTS,
-        "--test",
-        "linux",
+    let program = |name: &str| {
+        let words = ["--package", "lab", "--bin", name];
+        executable(&mut cargo("build", &words))
+    };
+    let init = program("lab-init")?;
+    let beside = BESIDE.map(|name| Ok((name.to_owned(), program(name)?)));
+    let mut tests = Vec::new();
+    let walks = arguments.walks();
+    let sets = [
+        ("lab", &TESTS[..], Who::Root),
+        ("lab", &[PRODUCT], Who::User),
+        ("e2e", &walks, Who::User),
     ];
-    let mut tests = executables(&mut release("test", &names), &TargetKind::Test)?;
-    tests.sort();
+    for (package, names, who) in sets {
+        let wanted = names.iter().copied().filter(|name| arguments.wants(name));
+        let wanted: Vec<&str> = wanted.collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let mut words = vec!["--package", package, "--no-run"];
+        words.extend(wanted.iter().flat_map(|name| ["--test", name]));
+        let mut built = executables(&mut cargo("test", &words), &TargetKind::Test)?;
+        built.sort_by_key(|(name, _)| wanted.iter().position(|wanted| wanted == name));
+        let built = built.into_iter();
+        tests.extend(built.map(|(name, file)| Test { name, file, who }));
+    }
     Ok(Built {
         init,
-        crosvm,
+        programs,
+        beside: beside.into_iter().collect::<Result<_>>()?,
         tests,
     })
 }
 
 /// Runs the guests made by hand where KVM opens. Returns whether they passed, or could not run here.
-fn on_this_machine(built: &Built, arguments: &Arguments) -> Result<bool> {
+fn on_this_machine(built: &Built, programs: &Path, arguments: &Arguments) -> Result<bool> {
+    let Some(test) = built.tests.iter().find(|test| test.name == GUESTS) else {
+        return Ok(true);
+    };
     if File::options()
         .read(true)
         .write(true)
@@ -106,38 +173,26 @@ fn on_this_machine(built: &Built, arguments: &Arguments) -> Result<bool> {
         line("lab: this machine's /dev/kvm does not open: everything runs in the lab");
         return Ok(true);
     }
-    let test = built.tests.iter().find(|(name, _)| name == GUESTS);
-    let (_, test) = test.context("cargo built no test called guests")?;
-    let programs = target()?.join(TRIPLE).join("release");
     line("lab: guests, on this machine's /dev/kvm");
-    let status = Command::new(test)
+    let status = Command::new(&test.file)
         .arg("--test-threads=1")
-        .args(&arguments.only)
+        .args(&arguments.filter)
         .env("TESTUDO_LAB_PROGRAMS", programs)
         .stdin(Stdio::null())
         .status()
-        .with_context(|| format!("cannot start {}", test.display()))?;
+        .with_context(|| format!("cannot start {}", test.file.display()))?;
     Ok(status.success())
 }
 
-/// Writes the lab's whole system as one archive and returns its path.
-fn archive(built: &Built, image: &Path) -> Result<PathBuf> {
-    let mut files: Vec<(String, Vec<u8>)> = vec![
-        ("init".to_owned(), read(&built.init)?),
-        ("programs/crosvm".to_owned(), read(&built.crosvm)?),
-        ("image/vmlinux".to_owned(), read(&image.join("vmlinux"))?),
-    ];
-    for (name, test) in &built.tests {
-        files.push((format!("tests/{name}"), read(test)?));
-    }
-    for (index, module) in debian_kernel()?.kvm.iter().enumerate() {
-        files.push((format!("modules/{index}"), read(module)?));
-    }
+/// Writes what the lab starts from, until it has its disk, as one archive and returns its path.
+fn archive(built: &Built) -> Result<PathBuf> {
     const FOLDER: u32 = 0o040_755;
     const PROGRAM: u32 = 0o100_755;
-    let folders = [
-        "dev", "image", "modules", "proc", "programs", "sys", "tests", "tmp",
-    ];
+    let mut files = vec![("init".to_owned(), read(&built.init)?)];
+    for (index, module) in debian_kernel()?.modules.iter().enumerate() {
+        files.push((format!("modules/{index}"), read(module)?));
+    }
+    let folders = ["dev", "disk", "modules"];
     let mut entries: Vec<(&str, u32, &[u8])> = folders
         .iter()
         .map(|folder| (*folder, FOLDER, &b""[..]))
@@ -148,7 +203,6 @@ fn archive(built: &Built, image: &Path) -> Result<PathBuf> {
             .map(|(name, content)| (name.as_str(), PROGRAM, content.as_slice())),
     );
     let path = target()?.join("xtask").join("lab.cpio");
-    fs::create_dir_all(path.parent().context("the archive has no folder")?)?;
     fs::write(&path, cpio(&entries)).context("cannot write the lab's archive")?;
     Ok(path)
 }
@@ -158,10 +212,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Boots the lab, shows what it prints, and returns whether everything in it passed.
-fn in_the_lab(archive: &Path, image: &Path, arguments: &Arguments) -> Result<bool> {
+fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<bool> {
     line("lab: booting");
     let began = Instant::now();
-    let mut qemu = qemu(archive, image, arguments)?;
+    let mut qemu = qemu(archive, disk, arguments)?;
     let mut child = qemu
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -205,59 +259,28 @@ fn in_the_lab(archive: &Path, image: &Path, arguments: &Arguments) -> Result<boo
     Ok(passed)
 }
 
-/// Returns the lab's machine: two disks are Termina's, and what is written to them is forgotten.
-fn qemu(archive: &Path, image: &Path, arguments: &Arguments) -> Result<Command> {
+/// Returns the lab's machine; what is written to its disk is forgotten.
+fn qemu(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<Command> {
     let kernel = debian_kernel()?.kernel;
-    let drive = |name: &str, file: &str| {
-        let path = image.join(file);
-        format!(
-            "file={},if=none,id={name},format=raw,snapshot=on",
-            path.display()
-        )
-    };
-    let only = arguments
-        .only
-        .as_ref()
-        .map(|only| format!(" lab.only={only}"));
-    let append = format!(
-        "console=ttyS0 quiet panic=-1 mitigations=off{}",
-        only.unwrap_or_default()
+    let drive = format!(
+        "file={},if=none,id=disk,format=raw,snapshot=on,cache=unsafe",
+        disk.display()
     );
+    let only = arguments.filter.as_ref();
+    let only = only.map_or(String::new(), |only| format!(" lab.only={only}"));
+    let append = format!("console=ttyS0 quiet panic=-1 mitigations=off{only}");
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-M",
-        "q35",
-        "-accel",
-        "tcg,thread=multi",
-        "-cpu",
-        "qemu64,+svm,+npt",
-    ])
-    .args(["-smp", "1", "-m", &MEMORY_MIB.to_string()])
-    .args([
-        "-nodefaults",
-        "-no-user-config",
-        "-nographic",
-        "-no-reboot",
-        "-serial",
-        "stdio",
-    ])
-    .args(["-device", "nvme,id=disks,serial=lab"])
-    .args([
-        "-drive",
-        &drive("root", "root.erofs"),
-        "-device",
-        "nvme-ns,drive=root,nsid=1",
-    ])
-    .args([
-        "-drive",
-        &drive("data", "data.btrfs"),
-        "-device",
-        "nvme-ns,drive=data,nsid=2",
-    ])
-    .arg("-kernel")
-    .arg(kernel)
-    .arg("-initrd")
-    .arg(archive)
-    .args(["-append", &append]);
+    qemu.args(["-M", "q35", "-accel", "tcg,thread=multi"])
+        .args(["-cpu", "qemu64,+svm,+npt"])
+        .args(["-smp", "1", "-m", &MEMORY_MIB.to_string()])
+        .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
+        .args(["-serial", "stdio"])
+        .args(["-drive", &drive])
+        .args(["-device", "nvme,drive=disk,serial=lab"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(archive)
+        .args(["-append", &append]);
     Ok(qemu)
 }

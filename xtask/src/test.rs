@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::packages::{self, Purpose};
 use crate::progress::{line, spoken};
-use crate::{build, check, e2e, fuzz, windows};
+use crate::{build, check, e2e, fuzz, lab, windows};
 
 /// The walks that have been seen to pass whole, several times in a row; `cargo xtask e2e` runs the others too.
 const WALKS: &[&str] = &[
@@ -40,12 +40,13 @@ pub(crate) fn run() -> Result<ExitCode> {
         Purpose::Test,
         Purpose::Windows,
     ])?;
-    let parts: [(&str, Part); 5] = [
+    let parts: [(&str, Part); 6] = [
         ("check", check::run),
         ("unit and program tests", unit),
         ("fuzz, briefly", || fuzz::run(&fuzz::Arguments::short())),
         ("end-to-end", || e2e::run(&e2e::Arguments::walks(WALKS))),
         ("windows", || windows::run(&windows::Arguments::default())),
+        ("lab", || lab::run(&lab::Arguments::default())),
     ];
     let mut failed = Vec::new();
     for (name, part) in parts {
@@ -78,7 +79,7 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// All tests that need neither VM nor image.
 fn unit() -> Result<ExitCode> {
     let mut cargo = build::cargo("test");
-    // The suite and the lab are run by name only; the windows' tests have a part and a user of their own.
+    // The suite, the lab and the windows' tests, which have a user of their own, are parts by themselves.
     cargo.args(["--workspace", "--exclude", "windows", "--no-fail-fast"]);
     let status = cargo.status().context("cannot start cargo")?;
     Ok(if status.success() {

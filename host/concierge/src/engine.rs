@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use link::config::EngineChoice;
@@ -44,6 +45,9 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
     /// When the specification cannot be handed over.
     fn invocation(&self, spec: &VmSpec, own_disks: &[OwnDisk]) -> io::Result<Invocation>;
 
+    /// Returns what it means that the program ended with this status, if that is one of its own, with a hint.
+    fn meaning(&self, status: ExitStatus) -> Option<(&'static str, Option<&'static str>)>;
+
     /// Takes the other end of [`VmSpec::control`].
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control>;
 }
@@ -52,6 +56,9 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
 pub(crate) trait Control: fmt::Debug + Send + Sync {
     /// Presses the power button; a guest without one does not notice.
     fn power_button(&self);
+
+    /// Says in the log what the engine has done so far, if it counts that.
+    fn log_figures(&self);
 
     /// Lets the guest see that the file of disk `name` has `size` bytes now.
     fn disk_grew(&self, name: &str, size: Bytes) -> Answer;
@@ -126,12 +133,21 @@ impl Hardware {
     }
 }
 
-/// Returns the engine for this machine and the user's choice; `crosvm` is where our own lies.
+/// Returns the engine for this machine and the user's choice, which is what was `asked` for this start, or else
+/// `configured`; `crosvm` is where our own lies.
 ///
 /// # Errors
 /// When the chosen one is not installed.
-pub(crate) fn choose(choice: EngineChoice, crosvm: &Path) -> Result<Chosen, Fault> {
-    let (ours, reason) = decide(choice, Hardware::of_machine());
+pub(crate) fn choose(
+    asked: Option<EngineChoice>,
+    configured: EngineChoice,
+    crosvm: &Path,
+) -> Result<Chosen, Fault> {
+    let (choice, source) = match asked {
+        Some(choice) => (choice, "asked for with --engine"),
+        None => (configured, "chosen in config.toml"),
+    };
+    let (ours, reason) = decide(choice, source, Hardware::of_machine());
     let engine: Arc<dyn Engine> = if ours {
         Arc::new(crosvm::Crosvm {
             program: crosvm.to_owned(),
@@ -146,10 +162,10 @@ pub(crate) fn choose(choice: EngineChoice, crosvm: &Path) -> Result<Chosen, Faul
 }
 
 /// Returns whether it is our own engine, and why.
-fn decide(choice: EngineChoice, hardware: Hardware) -> (bool, &'static str) {
+fn decide(choice: EngineChoice, source: &'static str, hardware: Hardware) -> (bool, &'static str) {
     match (choice, hardware) {
-        (EngineChoice::Crosvm, _) => (true, "chosen in config.toml"),
-        (EngineChoice::Qemu, _) => (false, "chosen in config.toml"),
+        (EngineChoice::Crosvm, _) => (true, source),
+        (EngineChoice::Qemu, _) => (false, source),
         (EngineChoice::Auto, Hardware::Usable) => (true, "the processor virtualises"),
         (EngineChoice::Auto, Hardware::Software) => (
             false,
@@ -191,9 +207,17 @@ mod tests {
     fn our_engine_needs_hardware_or_the_users_word() {
         use Hardware::{Denied, None, Software, Usable};
         for hardware in [Usable, Software, Denied, None] {
-            assert_eq!(decide(EngineChoice::Auto, hardware).0, hardware == Usable);
-            assert!(decide(EngineChoice::Crosvm, hardware).0);
-            assert!(!decide(EngineChoice::Qemu, hardware).0);
+            let (ours, reason) = decide(EngineChoice::Auto, "said", hardware);
+            assert_eq!(ours, hardware == Usable);
+            assert_ne!(reason, "said");
+            assert_eq!(
+                decide(EngineChoice::Crosvm, "said", hardware),
+                (true, "said")
+            );
+            assert_eq!(
+                decide(EngineChoice::Qemu, "said", hardware),
+                (false, "said")
+            );
         }
     }
 }

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use link::config::EngineChoice;
 use spec::windows::Modes;
 use tokio::sync::{mpsc, watch};
 use wire::{Bytes, Fault, Kind, Mib, VmName};
@@ -64,6 +65,8 @@ pub(crate) enum Request {
     Start {
         /// Also when it does not exist.
         create: bool,
+        /// The engine, if not the configured one.
+        engine: Option<EngineChoice>,
     },
     /// End it, politely for this long.
     Stop(Duration),
@@ -115,7 +118,7 @@ impl Request {
         match self {
             Self::Create(_) => Verb::Create,
             Self::Import(_) => Verb::Import,
-            Self::Start { create } => Verb::Start { create: *create },
+            Self::Start { create, .. } => Verb::Start { create: *create },
             Self::Stop(_) => Verb::Stop,
             Self::Kill => Verb::Kill,
             Self::Destroy { force } => Verb::Destroy { force: *force },

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use link::config::Config;
+use link::config::{Config, EngineChoice};
 use link::places::{Places, sibling};
 use spec::device::FIRST_GUEST_CID;
 use spec::windows::Modes;
@@ -66,12 +66,12 @@ impl World {
         Image::open(&folder, self.places.image_seen())
     }
 
-    /// Chooses the engine for a start.
+    /// Chooses the engine for a start, which may ask for one.
     ///
     /// # Errors
     /// When it is not installed.
-    pub(crate) fn engine(&self) -> Result<Chosen, Fault> {
-        engine::choose(self.config.engine, &self.crosvm)
+    pub(crate) fn engine(&self, asked: Option<EngineChoice>) -> Result<Chosen, Fault> {
+        engine::choose(asked, self.config.engine, &self.crosvm)
     }
 
     /// Returns the folder of VM `name`.

@@ -302,6 +302,7 @@ async fn a_vm_without_an_image_says_what_is_missing() {
     let start = StartVm {
         vm: "one".to_owned(),
         create: true,
+        engine: String::new(),
     };
     let fault = drained(vms.start(start).await).await.unwrap_err();
     assert_eq!(fault.parts().code, "E-IMAGE-MISSING");
@@ -317,6 +318,21 @@ async fn a_vm_without_an_image_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn an_engine_that_is_not_there_is_refused_by_name() {
+    let home = Home::new("");
+    let _daemon = home.ready();
+    let mut vms = home.vms().await;
+    let start = StartVm {
+        vm: "one".to_owned(),
+        create: true,
+        engine: "bochs".to_owned(),
+    };
+    let fault = drained(vms.start(start).await).await.unwrap_err();
+    assert_eq!(fault.parts().code, "E-ENGINE");
+    assert!(fault.parts().message.contains("bochs"), "{fault}");
+}
+
+#[tokio::test]
 async fn a_failed_start_names_the_stage_and_leaves_nothing_behind() {
     let home = Home::new("");
     home.image();
@@ -327,6 +343,7 @@ async fn a_failed_start_names_the_stage_and_leaves_nothing_behind() {
         let start = StartVm {
             vm: "one".to_owned(),
             create: false,
+            engine: String::new(),
         };
         let fault = drained(vms.start(start).await).await.unwrap_err();
         let cause = &fault.parts().causes[0];

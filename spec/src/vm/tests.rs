@@ -28,6 +28,7 @@ fn spec() -> VmSpec {
             cmdline: "root=/dev/vda".to_owned(),
             initramfs: None,
         },
+        snapshot: None,
         console: Console {
             output: InheritedFd(1),
             input: Some(InheritedFd(1)),
@@ -136,6 +137,10 @@ fn a_descriptor_has_one_owner() {
     assert_eq!(
         problem(|spec| spec.devices[1].socket = InheritedFd(3)),
         "descriptor 3 is given twice, the second time as the socket of device vsock"
+    );
+    assert_eq!(
+        problem(|spec| spec.snapshot = Some(InheritedFd(3))),
+        "descriptor 3 is given twice, the second time as snapshot"
     );
     assert_eq!(
         problem(|spec| spec.control = InheritedFd(3)),

@@ -26,7 +26,7 @@ impl Daemon {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
         let vhost = VhostSocket::Connected(InheritedFd(theirs.as_raw_fd()));
-        let mut command = Command::new(place::crosvm());
+        let mut command = Command::new(place::program("crosvm"));
         command.args([
             "device",
             device.kind(),
@@ -42,6 +42,12 @@ impl Daemon {
             .write_all(&serde_json::to_vec(&DeviceMessage { vhost, device }).unwrap())
             .unwrap();
         (Self { child }, ours)
+    }
+
+    /// Returns the number of the process that was started, which keeps the daemon.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills the daemon, as a crash would.

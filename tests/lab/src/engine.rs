@@ -27,6 +27,10 @@ pub struct Plan {
     descriptors: Vec<OwnedFd>,
     console: UnixStream,
     control: UnixStream,
+    /// Changes the text that the engine gets, beyond what the types allow.
+    text: fn(String) -> String,
+    /// What starts the engine, with arguments.
+    starter: Vec<String>,
 }
 
 impl Plan {
@@ -50,6 +54,7 @@ impl Plan {
                 cmdline: String::new(),
                 initramfs: None,
             },
+            snapshot: None,
             console: Console {
                 output: number(&descriptors[1]),
                 input: Some(number(&descriptors[1])),
@@ -63,7 +68,23 @@ impl Plan {
             descriptors,
             console,
             control,
+            text: |text| text,
+            starter: Vec::new(),
         }
+    }
+
+    /// Changes the specification's text, to what no specification can be.
+    #[must_use]
+    pub fn with_text(mut self, change: fn(String) -> String) -> Self {
+        self.text = change;
+        self
+    }
+
+    /// Has the engine started by a program, which gets its command line behind `words`.
+    #[must_use]
+    pub fn started_by(mut self, words: &[&str]) -> Self {
+        self.starter = words.iter().map(|word| (*word).to_owned()).collect();
+        self
     }
 
     /// Changes the specification at will, also to what is wrong.
@@ -89,6 +110,15 @@ impl Plan {
         self
     }
 
+    /// Lets the machine go on from `snapshot` instead of starting its kernel.
+    #[must_use]
+    pub fn go_on_from(mut self, snapshot: File) -> Self {
+        let snapshot = OwnedFd::from(snapshot);
+        self.spec.snapshot = Some(InheritedFd(snapshot.as_raw_fd()));
+        self.descriptors.push(snapshot);
+        self
+    }
+
     /// Starts the machine.
     ///
     /// # Panics
@@ -96,7 +126,15 @@ impl Plan {
     #[must_use]
     pub fn start(mut self) -> Engine {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let mut command = Command::new(place::crosvm());
+        let crosvm = place::program("crosvm");
+        let mut command = match self.starter.split_first() {
+            None => Command::new(crosvm),
+            Some((starter, words)) => {
+                let mut command = Command::new(starter);
+                command.args(words).arg(crosvm);
+                command
+            }
+        };
         command
             .arg("run")
             .arg("--spec-fd")
@@ -109,9 +147,9 @@ impl Plan {
         sys::spawn::tie(&mut command, self.descriptors);
         let mut child = command.spawn().unwrap();
         drop(command);
-        writer
-            .write_all(&serde_json::to_vec(&self.spec).unwrap())
-            .unwrap();
+        let text = (self.text)(serde_json::to_string(&self.spec).unwrap());
+        // One that is refused need not be read to its end.
+        let _not_all_is_read = writer.write_all(text.as_bytes());
         drop(writer);
         let console = Arc::new(Printed::default());
         let (seen, from) = (Arc::clone(&console), self.console.try_clone().unwrap());

@@ -10,3 +10,4 @@ pub mod daemon;
 pub mod engine;
 pub mod guest;
 pub mod place;
+pub mod shell;

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-/// Returns the program `crosvm`.
+/// Returns a program of ours, such as `crosvm`.
 ///
 /// # Panics
 /// When nobody said where it is.
 #[must_use]
-pub fn crosvm() -> PathBuf {
-    named("TESTUDO_LAB_PROGRAMS").join("crosvm")
+pub fn program(name: &str) -> PathBuf {
+    named("TESTUDO_LAB_PROGRAMS").join(name)
 }
 
 /// Returns a part of Termina's image, such as `vmlinux`.

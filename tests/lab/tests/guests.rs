@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use lab::engine::{Plan, file};
 use lab::guest::{Program, elf};
+use lab::place;
 use spec::control::{Event, Reply, Request};
 use spec::end::EngineEnd;
 use spec::fd::InheritedFd;
@@ -229,6 +230,124 @@ fn bad_input_is_one_error_and_one_exit_code() {
         );
         assert_eq!(engine.log().matches("ERROR").count(), 1, "{}", engine.log());
     }
+}
+
+#[test]
+fn fields_that_do_not_exist_or_contradict_are_one_error() {
+    let good = || Plan::new(Program::new().power_off().kernel());
+    let socket = || UnixStream::pair().unwrap().0;
+    let same_name =
+        good()
+            .device("a", Function::Rng {}, socket())
+            .device("a", Function::Rng {}, socket());
+    let same_descriptor = good().with(|spec| spec.control = spec.kernel.image);
+    let cases = [
+        (
+            good().with_text(|text| text.replace("\"vcpus\":1", "\"vcpus\":1,\"cpus\":1")),
+            "unknown field `cpus`",
+        ),
+        (
+            good().with_text(|text| text.replace("\"vcpus\":1,", "")),
+            "missing field `vcpus`",
+        ),
+        (good().with_text(|_| String::new()), "cannot parse"),
+        (good().with_text(|text| text + "{}"), "trailing characters"),
+        (
+            good().with_text(|text| text + &" ".repeat(1 << 17)),
+            "is longer than",
+        ),
+        (same_name, "given to two devices"),
+        (same_descriptor, "is given twice"),
+    ];
+    for (plan, said) in cases {
+        expect_end(plan, EngineEnd::Spec, said);
+    }
+}
+
+/// Asserts that the machine ends so, with one error that holds `said`, and leaves no process.
+fn expect_end(plan: Plan, end: EngineEnd, said: &str) {
+    let mut engine = plan.start();
+    assert_eq!(engine.end(), end, "{}", engine.log());
+    let log = engine.log_to_end();
+    assert!(log.contains(said), "no {said:?} in {log}");
+    assert_eq!(log.matches("ERROR").count(), 1, "{log}");
+}
+
+#[test]
+fn without_kvm_there_is_no_machine() {
+    let hidden = "mount -t tmpfs none /dev && exec \"$@\"";
+    let starter = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        hidden,
+        "sh",
+    ];
+    let plan = Plan::new(Program::new().power_off().kernel());
+    expect_end(
+        plan.started_by(&starter),
+        EngineEnd::Kvm,
+        "cannot open /dev/kvm",
+    );
+}
+
+#[test]
+fn a_kvm_that_lacks_something_is_told_what() {
+    let lacking = place::program("lab-lacking");
+    let lacking = lacking.to_str().unwrap();
+    for (capability, name) in [
+        ("121", "SPLIT_IRQCHIP"),
+        ("81", "READONLY_MEM"),
+        ("136", "IMMEDIATE_EXIT"),
+    ] {
+        let plan = Plan::new(Program::new().power_off().kernel());
+        let said = format!("this KVM lacks KVM_CAP_{name}");
+        expect_end(
+            plan.started_by(&[lacking, capability]),
+            EngineEnd::Kvm,
+            &said,
+        );
+    }
+}
+
+#[test]
+fn memory_that_the_process_may_not_have_is_one_error() {
+    let starter = ["sh", "-c", "ulimit -v 262144; exec \"$@\"", "sh"];
+    let plan = Plan::new(Program::new().power_off().kernel());
+    let plan = plan
+        .with(|spec| spec.memory = Mib(1024))
+        .started_by(&starter);
+    expect_end(
+        plan,
+        EngineEnd::Memory,
+        "cannot map 1024 MiB of guest memory",
+    );
+}
+
+#[test]
+fn more_processors_than_there_are_is_a_warning() {
+    let plan = Plan::new(Program::new().power_off().kernel());
+    let mut engine = plan.with(|spec| spec.vcpus = 64).start();
+    assert_eq!(engine.end(), EngineEnd::PowerOff, "{}", engine.log());
+    let log = engine.log_to_end();
+    assert!(log.contains("more vCPUs than this host has"), "{log}");
+}
+
+#[test]
+fn a_daemon_that_dies_while_it_is_greeted_is_one_error() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let daemon = std::thread::spawn(move || {
+        // The first request, and no answer.
+        let mut request = [0; 12];
+        std::io::Read::read_exact(&mut theirs, &mut request).unwrap();
+    });
+    let plan = Plan::new(Program::new().power_off().kernel());
+    let plan = plan.device("dying", Function::Rng {}, ours);
+    expect_end(plan, EngineEnd::Device, "the daemon of device dying failed");
+    daemon.join().unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What each control request does to the running machine, on the host.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
@@ -23,6 +24,8 @@ enum RequestError {
     NameTaken(String),
     #[error("no socket came with the request")]
     NoSocket,
+    #[error("no file came with the request")]
+    NoFile,
     #[error("the machine has no balloon")]
     NoBalloon,
     #[error("the guest has not let go of device {0}")]
@@ -33,6 +36,8 @@ enum RequestError {
     Attach(#[source] AttachError),
     #[error("cannot plug the device in")]
     Plug(#[source] StartError),
+    #[error("cannot save the machine")]
+    Snapshot(#[source] StartError),
 }
 
 /// Returns the device that a request gives a new daemon.
@@ -55,6 +60,7 @@ pub(super) fn answer(request: Request, fd: Option<OwnedFd>, machine: &mut Machin
         Request::Kill {} => kill(machine),
         Request::Suspend {} => suspend(machine),
         Request::Resume {} => resume(machine),
+        Request::Snapshot {} => snapshot(machine, fd),
         Request::Balloon { size } => balloon(machine, size),
         Request::ConfigChanged { device } => config_changed(machine, &device),
         Request::Reattach { device } => reattach(machine, &device, fd),
@@ -75,23 +81,24 @@ fn kill(machine: &Machine) -> Result<(), RequestError> {
 }
 
 fn suspend(machine: &Machine) -> Result<(), RequestError> {
-    machine.processors.pause();
-    for vcpu in machine.processors.paused() {
-        // The guest must not take the pause for a processor that hangs; one without kvm-clock cannot be told.
-        let _no_clock_yet = lock(vcpu).kvmclock_ctrl();
-    }
+    machine.suspend();
     Ok(())
 }
 
 fn resume(machine: &Machine) -> Result<(), RequestError> {
-    machine.processors.resume();
+    machine.resume();
     Ok(())
 }
 
+fn snapshot(machine: &Machine, fd: Option<OwnedFd>) -> Result<(), RequestError> {
+    let file = File::from(fd.ok_or(RequestError::NoFile)?);
+    machine.save(&file).map_err(RequestError::Snapshot)
+}
+
 fn balloon(machine: &Machine, size: Mib) -> Result<(), RequestError> {
-    let (gauge, function) = machine.balloon.as_ref().ok_or(RequestError::NoBalloon)?;
+    let (gauge, plugged) = machine.balloon.as_ref().ok_or(RequestError::NoBalloon)?;
     gauge.want(size);
-    lock(function).config_changed();
+    lock(&plugged.function).config_changed();
     Ok(())
 }
 
@@ -100,7 +107,7 @@ fn config_changed(machine: &Machine, name: &str) -> Result<(), RequestError> {
     lock(&device.front)
         .refresh_config()
         .map_err(RequestError::Attach)?;
-    lock(&device.function).config_changed();
+    lock(&device.plugged.function).config_changed();
     Ok(())
 }
 
@@ -108,12 +115,12 @@ fn reattach(machine: &Machine, name: &str, fd: Option<OwnedFd>) -> Result<(), Re
     let device = &machine.devices[find(machine, name)?];
     let socket = UnixStream::from(fd.ok_or(RequestError::NoSocket)?);
     // The transport is locked first, so that no vCPU starts or resets the device meanwhile.
-    let function = lock(&device.function);
+    let function = lock(&device.plugged.function);
     lock(&device.front)
         .reattach(socket)
         .map_err(RequestError::Attach)?;
     drop(function);
-    lock(&device.function).config_changed();
+    lock(&device.plugged.function).config_changed();
     Ok(())
 }
 
@@ -140,7 +147,7 @@ fn find(machine: &Machine, name: &str) -> Result<usize, RequestError> {
     let found = machine
         .devices
         .iter()
-        .position(|device| device.name == name);
+        .position(|device| device.plugged.name == name);
     found.ok_or_else(|| RequestError::NoDevice(name.to_owned()))
 }
 

@@ -226,6 +226,27 @@ impl Session {
         Ok(())
     }
 
+    /// Stops the daemon's work without its forgetting it; returns the next entry that each queue takes.
+    pub(super) fn pause(
+        &mut self,
+        activation: &Activation,
+        shape: &Shape,
+    ) -> Result<Vec<(u16, u16)>, AttachError> {
+        let _deadline = Deadline::of(&self.socket);
+        let mut positions = Vec::new();
+        for queue in &activation.queues {
+            let next = if usize::from(queue.index) < shape.daemon_queues {
+                let base = self.front.get_vring_base(usize::from(queue.index));
+                let base = base.map_err(asking(&self.device)("stop a queue"))?;
+                u16::try_from(base).unwrap_or_else(|_| used_index(&activation.memory, queue))
+            } else {
+                used_index(&activation.memory, queue)
+            };
+            positions.push((queue.index, next));
+        }
+        Ok(positions)
+    }
+
     /// Stops the daemon's work; a daemon that is gone has stopped.
     pub(super) fn stop(&mut self, activation: &Activation, shape: &Shape) {
         let _deadline = Deadline::of(&self.socket);

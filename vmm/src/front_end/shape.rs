@@ -25,6 +25,8 @@ pub(crate) struct Shape {
     pub(crate) queue_sizes: Vec<u16>,
     /// How many of them, from the first, the daemon serves.
     pub(crate) daemon_queues: usize,
+    /// The queue on which the front end has something to say, if there is one.
+    pub(crate) event_queue: Option<u16>,
     /// Bytes of configuration space.
     pub(crate) config_bytes: u32,
     /// Whether the daemon answers for configuration; otherwise `config_start` is all of it.
@@ -68,6 +70,7 @@ impl Shape {
             // The event queue only carries what an engine has to say after a restore, so it stays here.
             Function::Vsock {} => Self {
                 daemon_queues: 2,
+                event_queue: Some(2),
                 ..Self::plain(19, 3, 8)
             },
             Function::Fs { tag, queues } => {
@@ -98,6 +101,7 @@ impl Shape {
             kind,
             queue_sizes: vec![0; queues],
             daemon_queues: queues,
+            event_queue: None,
             config_bytes,
             config_is_daemons: config_bytes > 0,
             config_own: Vec::new(),

@@ -79,7 +79,12 @@ impl Bus {
 
     /// Returns a free slot and the place for its BAR.
     pub(crate) fn free_slot(&self) -> Option<usize> {
-        (1..SLOTS).find(|slot| self.slots[*slot].is_none())
+        (1..SLOTS).find(|slot| self.is_free(*slot))
+    }
+
+    /// Returns whether there is a slot of this number with nothing in it.
+    pub(crate) fn is_free(&self, slot: usize) -> bool {
+        (1..SLOTS).contains(&slot) && self.slots[slot].is_none()
     }
 
     /// Plugs `function` into a free `slot`.

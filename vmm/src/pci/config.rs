@@ -15,7 +15,8 @@ const CAPABILITIES: usize = 0x34;
 
 /// Capabilities start behind the header and end before extended space.
 const FIRST_CAPABILITY: usize = 0x40;
-const CAPABILITIES_END: usize = 0x100;
+/// Where extended space begins (PCI Express 6.0 §7.2.2); there is nothing in it.
+pub(crate) const FIRST_EXTENDED: usize = 0x100;
 
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_BUS_MASTER: u16 = 1 << 2;
@@ -93,7 +94,7 @@ impl ConfigSpace {
         let start = self.end_of_capabilities;
         let end = start + 2 + body.len();
         assert!(
-            end <= CAPABILITIES_END,
+            end <= FIRST_EXTENDED,
             "capabilities are a fixed set that fits"
         );
         let link = self.last_capability.map_or(CAPABILITIES, |last| last + 1);

@@ -46,6 +46,21 @@ impl Msix {
         (body, writable)
     }
 
+    /// Returns the table's entries.
+    pub(crate) fn table(&self) -> &[[u8; ENTRY_BYTES]] {
+        &self.table
+    }
+
+    /// Takes over the entries of another table; returns false, and changes nothing, if there are not as many.
+    pub(crate) fn set_table(&mut self, table: &[[u8; ENTRY_BYTES]]) -> bool {
+        let fits = table.len() == self.table.len();
+        if fits {
+            self.table.copy_from_slice(table);
+            (0..table.len()).for_each(|vector| self.route(vector));
+        }
+        fits
+    }
+
     /// Returns the line of `vector`, if there is one.
     pub(crate) fn line(&self, vector: u16) -> Option<&Line> {
         self.lines.get(usize::from(vector))

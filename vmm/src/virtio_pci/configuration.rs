@@ -1,6 +1,7 @@
 //! The common configuration structure (virtio 1.3 §4.1.4.3) on the host side: what the guest writes while it
 //! sets a device up, kept until the device starts.
 
+use serde::{Deserialize, Serialize};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _};
 
 use crate::memory::GuestMemory;
@@ -27,7 +28,8 @@ pub(crate) enum Change {
 }
 
 /// One queue as the guest describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Queue {
     pub(crate) size: u16,
     pub(crate) max_size: u16,
@@ -66,7 +68,8 @@ impl Queue {
 }
 
 /// The structure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Common {
     offered: u64,
     device_select: u32,
@@ -93,6 +96,19 @@ impl Common {
             selected: 0,
             queues: queue_sizes.iter().map(|size| Queue::new(*size)).collect(),
         }
+    }
+
+    /// Returns whether the guest of `other` would find the same device here.
+    pub(crate) fn could_be(&self, other: &Self) -> bool {
+        let sizes = |common: &Self| -> Vec<u16> {
+            common.queues.iter().map(|queue| queue.max_size).collect()
+        };
+        other.accepted & !self.offered == 0
+            && sizes(self) == sizes(other)
+            && other
+                .queues
+                .iter()
+                .all(|queue| queue.size.is_power_of_two() && queue.size <= queue.max_size)
     }
 
     /// Returns what device and guest agreed on.

@@ -15,6 +15,8 @@ use crate::virtio_device::{F_EVENT_IDX, F_VERSION_1};
 struct Log {
     started: Vec<(u64, usize)>,
     resets: usize,
+    pauses: usize,
+    positions: Vec<u16>,
     calls: Vec<EventFd>,
     kicks: Vec<EventFd>,
 }
@@ -40,11 +42,16 @@ impl VirtioDevice for Remembers {
         let mut log = lock(&self.0);
         log.started
             .push((activation.features, activation.queues.len()));
+        log.positions = activation.queues.iter().map(|queue| queue.next).collect();
         for queue in activation.queues {
             log.calls.push(queue.call);
             log.kicks.push(queue.kick);
         }
         Ok(())
+    }
+    fn pause(&mut self) -> io::Result<Vec<(u16, u16)>> {
+        lock(&self.0).pauses += 1;
+        Ok(vec![(0, 7), (1, 9)])
     }
     fn reset(&mut self) {
         lock(&self.0).resets += 1;
@@ -251,6 +258,61 @@ fn an_unplugged_device_leaves_nothing_attached() {
     assert!(lock(&driver.recorder.connected).is_empty());
     driver.write(TABLE, 1);
     driver.write(NOTIFY, 1);
+}
+
+#[test]
+fn a_paused_device_goes_on_where_it_stopped() {
+    let mut driver = Driver::new();
+    driver.bring_up();
+    driver.function.pause().unwrap();
+    driver.function.pause().unwrap();
+    assert_eq!(lock(&driver.log).pauses, 1, "it stands still already");
+    driver.function.resume();
+    driver.function.resume();
+    assert_eq!(lock(&driver.log).positions, [7, 9]);
+    assert_eq!(lock(&driver.log).started.len(), 2);
+    assert_eq!(lock(&driver.log).resets, 0);
+}
+
+#[test]
+fn a_restored_function_is_the_one_that_was_saved() {
+    let mut before = Driver::new();
+    let control = before.function.msix_control;
+    before
+        .function
+        .write_config(control, &0x8000_u16.to_le_bytes());
+    for (word, value) in [(0, 0xfee0_0000), (4, 0), (8, 0x33), (12, 0)] {
+        before.write(TABLE + 2 * 16 + word, value);
+    }
+    before.bring_up();
+    before.function.pause().unwrap();
+    let mut after = Driver::new();
+    assert_eq!(after.function.restore(before.function.save()), None);
+    assert_eq!(lock(&after.log).positions, [7, 9]);
+    assert_eq!(after.status(15), 15);
+    assert_eq!(
+        after.function.config().bytes(),
+        before.function.config().bytes()
+    );
+    let connected = |driver: &Driver| lock(&driver.recorder.connected).clone();
+    assert_eq!(connected(&after), connected(&before));
+    assert_eq!(*lock(&after.attached.0), *lock(&before.attached.0));
+    // Whatever was on its way comes once more.
+    assert_eq!(lock(&after.log).kicks[1].read().unwrap(), 1);
+    assert_eq!(lock(&after.log).calls[1].read().unwrap(), 1);
+}
+
+#[test]
+fn another_device_is_not_restored() {
+    let mut before = Driver::new();
+    before.bring_up();
+    before.function.pause().unwrap();
+    let mut state = serde_json::to_value(before.function.save()).unwrap();
+    state["common"]["accepted"] = u64::MAX.into();
+    let state = serde_json::from_value(state).unwrap();
+    let mut after = Driver::new();
+    assert!(after.function.restore(state).is_some());
+    assert!(lock(&after.log).started.is_empty());
 }
 
 proptest! {

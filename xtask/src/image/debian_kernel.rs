@@ -19,8 +19,8 @@ use crate::command;
 /// The package that depends on the newest cloud kernel.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// What the lab loads, in this order.
-const KVM: [&str; 3] = ["irqbypass.ko", "kvm.ko", "kvm-amd.ko"];
+/// What the lab loads, in this order: KVM, and the file system of its disk.
+const MODULES: [&str; 3] = ["irqbypass.ko", "kvm.ko", "kvm-amd.ko"];
 
 /// What the peer's /init prints on the console in front of the kernel's uptime in seconds.
 pub(crate) const DEBIAN_KERNEL_MARKER: &str = "TESTUDO-INIT ";
@@ -38,8 +38,8 @@ echo \"TESTUDO-INIT $up\"
 pub(crate) struct DebianKernel {
     /// A bzImage, for QEMU's `-kernel`. It has drivers for PCI and the first serial port built in.
     pub(crate) kernel: PathBuf,
-    /// KVM for AMD processors: modules, uncompressed, in the order in which they are loaded.
-    pub(crate) kvm: Vec<PathBuf>,
+    /// What makes it the lab's host: modules, uncompressed, in the order in which they are loaded.
+    pub(crate) modules: Vec<PathBuf>,
     /// An archive for `-initrd`, whose /init prints [`DEBIAN_KERNEL_MARKER`] and reboots.
     pub(crate) initrd: PathBuf,
 }
@@ -74,7 +74,7 @@ pub(crate) fn debian_kernel() -> Result<DebianKernel> {
             .content(image.context("the package has no kernel")?)
             .context("no kernel image")?;
         fs::write(work.folder.join("vmlinuz"), image).context("cannot write the kernel")?;
-        for module in KVM {
+        for module in MODULES {
             write_module(&tree, module, work.folder)?;
         }
         let busybox = tree
@@ -89,7 +89,7 @@ pub(crate) fn debian_kernel() -> Result<DebianKernel> {
     })?;
     Ok(DebianKernel {
         kernel: place.join("vmlinuz"),
-        kvm: KVM.iter().map(|module| place.join(module)).collect(),
+        modules: MODULES.iter().map(|module| place.join(module)).collect(),
         initrd: place.join("initrd"),
     })
 }

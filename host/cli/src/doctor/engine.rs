@@ -138,10 +138,14 @@ fn choice(patient: &Patient<'_>, hardware: Hardware, qemu: bool) -> Finding {
         ),
         (EngineChoice::Crosvm, _) => Finding::ok("engine", "crosvm, as configured"),
         (EngineChoice::Qemu, _) => Finding::ok("engine", "qemu, as configured"),
-        (EngineChoice::Auto, Hardware::Usable) if ours => Finding::ok("engine", "crosvm"),
-        (EngineChoice::Auto, _) if qemu => {
-            Finding::ok("engine", "qemu, with an emulated processor")
-        }
+        (EngineChoice::Auto, Hardware::Usable) if ours => Finding::ok(
+            "engine",
+            format!("crosvm: the processor virtualises and {DEVICE} opens"),
+        ),
+        (EngineChoice::Auto, _) if qemu => Finding::ok(
+            "engine",
+            "qemu, with an emulated processor: hardware virtualisation cannot be used",
+        ),
         (EngineChoice::Auto, _) => Finding::fail(
             "engine",
             "no engine can run a VM here",

@@ -1,6 +1,7 @@
 //! `vmc start`: a VM, and a shell in it.
 
 use clap::Args;
+use link::config::EngineChoice;
 use wire::Fault;
 
 use super::{Call, Named};
@@ -20,16 +21,21 @@ pub(super) struct Start {
     /// Do not open a shell
     #[arg(long)]
     pub(super) no_shell: bool,
+    /// Run it on this engine: auto, crosvm or qemu (default: as config.toml says)
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<EngineChoice>,
 }
 
 impl Start {
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<End, Fault> {
         let client = call.client().await?;
         let vm = self.vm.name;
-        if self.no_shell {
+        if self.no_shell || self.engine.is_some() {
             let mut stages = Stages::new(call.ui);
-            boot::vm(&client, &vm, Missing::Create, &mut stages).await?;
+            boot::vm_on(&client, &vm, Missing::Create, self.engine, &mut stages).await?;
             stages.finish("started");
+        }
+        if self.no_shell {
             return Ok(End::Done);
         }
         let place = Place {

@@ -7,9 +7,11 @@ use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use spec::control::{Call, Line, MAX_LINE_BYTES, Reply, Request};
+use spec::control::{Call, Info, Line, MAX_LINE_BYTES, Reply, Request};
+use spec::end::EngineEnd;
 use spec::vm::{Function, VmSpec};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -60,14 +62,20 @@ impl Engine for Crosvm {
         })
     }
 
+    fn meaning(&self, status: ExitStatus) -> Option<(&'static str, Option<&'static str>)> {
+        let end = status.code().and_then(EngineEnd::from_code)?;
+        Some((end.meaning(), end.hint()))
+    }
+
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control> {
         let (calls, queue) = mpsc::channel(QUEUE);
+        let teller = log.clone();
         tokio::spawn(async move {
             if let Err(error) = converse(stream, queue, &log).await {
                 log.line(&format!("control: {error}"));
             }
         });
-        Box::new(Conversation { calls })
+        Box::new(Conversation { calls, log: teller })
     }
 }
 
@@ -75,6 +83,7 @@ impl Engine for Crosvm {
 #[derive(Debug)]
 struct Conversation {
     calls: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    log: Log,
 }
 
 impl Conversation {
@@ -90,6 +99,15 @@ impl Control for Conversation {
     fn power_button(&self) {
         // What comes of it shows in the machine's end.
         drop(self.call(Request::PowerButton {}));
+    }
+
+    fn log_figures(&self) {
+        let (answer, log) = (self.call(Request::Info {}), self.log.clone());
+        tokio::spawn(async move {
+            if let Ok(Reply::Info { info }) = answer.await {
+                log.line(&format!("crosvm: {}", figures(&info)));
+            }
+        });
     }
 
     /// The daemon of a disk looks at its file's size whenever it is asked, which the engine now does.
@@ -111,6 +129,23 @@ impl Control for Conversation {
             }
         })
     }
+}
+
+/// Returns numbers that do not depend on how fast the machine is, and two that do.
+fn figures(info: &Info) -> String {
+    let exits = &info.exits;
+    format!(
+        "{} exits so far (port {}, configuration {}, registers {}, other {}), {} page faults; \
+         {} us of processor and {} us of time before the first instruction",
+        exits.total(),
+        exits.port,
+        exits.pci_config,
+        exits.mmio,
+        exits.other,
+        info.page_faults,
+        info.start_cpu_us,
+        info.start_wall_us
+    )
 }
 
 async fn converse(
@@ -167,6 +202,24 @@ fn heed(line: &[u8], waiting: &mut HashMap<u64, oneshot::Sender<Reply>>, log: &L
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_has_words_and_sometimes_a_hint() {
+        use std::os::unix::process::ExitStatusExt;
+        let engine = Crosvm {
+            program: PathBuf::new(),
+        };
+        let ended = |code: i32| engine.meaning(ExitStatus::from_raw(code << 8));
+        let (words, hint) = ended(EngineEnd::Kvm.code().into()).unwrap();
+        assert_eq!(words, "the engine cannot use KVM");
+        assert!(hint.unwrap().contains("doctor"));
+        assert_eq!(
+            ended(EngineEnd::Reset.code().into()),
+            Some(("the guest asked for a restart", None))
+        );
+        assert_eq!(ended(77), None);
+        assert_eq!(engine.meaning(ExitStatus::from_raw(9)), None);
+    }
 
     #[tokio::test]
     async fn replies_reach_their_requests_and_events_the_log() {

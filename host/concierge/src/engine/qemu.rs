@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
@@ -111,6 +112,11 @@ impl Engine for Qemu {
             arguments: arguments(spec, own_disks)?,
             descriptors: Vec::new(),
         })
+    }
+
+    /// QEMU's exit codes tell nothing apart.
+    fn meaning(&self, _: ExitStatus) -> Option<(&'static str, Option<&'static str>)> {
+        None
     }
 
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control> {

@@ -47,7 +47,10 @@ impl Service {
 
     fn start(&self, name: &VmName) -> vm::Request {
         let create = *name == self.0.world().config.default_vm();
-        vm::Request::Start { create }
+        vm::Request::Start {
+            create,
+            engine: None,
+        }
     }
 
     /// Streams the VM's start and then what `call` streams.

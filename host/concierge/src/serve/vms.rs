@@ -60,12 +60,17 @@ impl vms_server::Vms for Service {
         request: Request<StartVm>,
     ) -> Result<Response<Self::StartStream>, Status> {
         let id = id(&request);
-        let StartVm { vm, create } = request.into_inner();
-        Ok(stream(self.0.ask(
-            &name(&vm)?,
-            vm::Request::Start { create },
-            &id,
-        )))
+        let StartVm { vm, create, engine } = request.into_inner();
+        let engine = match engine.as_str() {
+            "" => None,
+            asked => Some(
+                asked
+                    .parse()
+                    .map_err(|problem: String| Fault::new(Kind::Invalid, "E-ENGINE", problem))?,
+            ),
+        };
+        let start = vm::Request::Start { create, engine };
+        Ok(stream(self.0.ask(&name(&vm)?, start, &id)))
     }
 
     async fn stop(&self, request: Request<StopVm>) -> Result<Response<Self::StopStream>, Status> {

@@ -108,6 +108,8 @@ pub(crate) struct Lost {
     pub(crate) engine: bool,
     /// Which it was and how, in words.
     pub(crate) how: String,
+    /// What the user can do about it.
+    pub(crate) hint: Option<&'static str>,
 }
 
 impl Machine {
@@ -147,6 +149,7 @@ impl Machine {
                 cmdline: command_line(&token),
                 initramfs: None,
             },
+            snapshot: None,
             console: Console {
                 output: builder.keep(console_theirs),
                 input: None,
@@ -187,7 +190,7 @@ impl Machine {
 
     /// Waits until one of the processes ends. May be cancelled and called again.
     pub(crate) async fn lost(&mut self) -> Lost {
-        first_lost(&mut self.children).await
+        first_lost(&mut self.children, &self.chosen).await
     }
 
     /// Waits for the next announcement of the guest's agent, or for the end of a process. May be cancelled and
@@ -199,13 +202,18 @@ impl Machine {
         let (announcements, children) = (&mut self.announcements, &mut self.children);
         tokio::select! {
             Some(ready) = announcements.recv() => Ok(ready),
-            lost = first_lost(children) => Err(lost),
+            lost = first_lost(children, &self.chosen) => Err(lost),
         }
     }
 
     /// Returns a way to make the guest see that its data disk has grown.
     pub(crate) fn data_disk(&self) -> DataDisk {
         DataDisk(Arc::clone(&self.control))
+    }
+
+    /// Says in the log what the engine has done so far.
+    pub(crate) fn log_figures(&self) {
+        self.control.log_figures();
     }
 
     /// Presses the power button, for a guest whose agent does not answer.
@@ -252,7 +260,7 @@ impl DataDisk {
 
 /// Waits until one of the children ends. A daemon that ends well does so because the engine is ending, which with its
 /// memory to give back takes a moment longer; then it is the engine that is reported.
-async fn first_lost(children: &mut [Child]) -> Lost {
+async fn first_lost(children: &mut [Child], chosen: &Chosen) -> Lost {
     /// The kernel frees some GiB a second.
     const ENGINE_LAST: Duration = Duration::from_secs(2);
     let (index, status) = poll_fn(|context| {
@@ -269,20 +277,34 @@ async fn first_lost(children: &mut [Child]) -> Lost {
     if index != 0 && by_itself(&status) {
         let engine = tokio::time::timeout(ENGINE_LAST, children[0].ended()).await;
         if let Ok(status) = engine {
-            return lost(&children[0], 0, status);
+            return lost_engine(&children[0], status, chosen);
         }
     }
-    lost(&children[index], index, status)
+    if index == 0 {
+        return lost_engine(&children[0], status, chosen);
+    }
+    Lost {
+        engine: false,
+        how: how_ended(children[index].name(), status),
+        hint: None,
+    }
 }
 
-fn lost(child: &Child, index: usize, status: io::Result<ExitStatus>) -> Lost {
-    let name = child.name();
+fn lost_engine(child: &Child, status: io::Result<ExitStatus>, chosen: &Chosen) -> Lost {
+    let known = status.as_ref().ok();
+    let known = known.and_then(|status| chosen.engine.meaning(*status));
+    let how = how_ended(child.name(), status);
     Lost {
-        engine: index == 0,
-        how: match status {
-            Ok(status) => child::describe(name, status),
-            Err(error) => format!("{name} cannot be watched: {error}"),
-        },
+        engine: true,
+        how: known.map_or_else(|| how.clone(), |(meaning, _)| format!("{meaning}: {how}")),
+        hint: known.and_then(|(_, hint)| hint),
+    }
+}
+
+fn how_ended(name: &str, status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => child::describe(name, status),
+        Err(error) => format!("{name} cannot be watched: {error}"),
     }
 }
 

@@ -191,9 +191,10 @@ impl Owner {
             cancel: cancel.clone(),
         };
         match request {
-            Request::Start { .. } => {
+            Request::Start { engine, .. } => {
                 let start = Start {
                     order,
+                    engine,
                     logs: self.logs.clone(),
                 };
                 Box::pin(async { Outcome::Started(Box::new(start.run().await)) })

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
+use link::config::EngineChoice;
 use tokio::time::{sleep, timeout};
 use wire::proto::VmConfigured;
 use wire::{Bytes, Fault, Kind};
@@ -45,6 +46,8 @@ const GROW_FROM: u64 = 64;
 pub(super) struct Start {
     /// Which VM, for whom.
     pub(super) order: Order,
+    /// The engine that was asked for.
+    pub(super) engine: Option<EngineChoice>,
     /// Where its output goes.
     pub(super) logs: Logs,
 }
@@ -87,7 +90,7 @@ impl Start {
             root,
             disk,
             lock,
-            chosen: self.order.world.engine()?,
+            chosen: self.order.world.engine(self.engine)?,
             logs: self.logs.clone(),
         };
         let began = Instant::now();
@@ -158,10 +161,11 @@ impl Start {
                 .hint("see the console's lines; testudo doctor looks for known causes")
         })?;
         let ready = ready.map_err(|lost| {
-            failed("kernel", "E-BOOT-ENGINE")
-                .cause(lost.how)
-                .hint(format!("see {}", self.logs.vm.path().display()))
+            let hint = lost.hint.map(str::to_owned);
+            let hint = hint.unwrap_or_else(|| format!("see {}", self.logs.vm.path().display()));
+            failed("kernel", "E-BOOT-ENGINE").cause(lost.how).hint(hint)
         })?;
+        machine.log_figures();
         let in_agent = Duration::from_micros(ready.init_to_ready_us).min(began.elapsed());
         kernel.done_in(began.elapsed() - in_agent);
         let agent = self.order.audience.stage("agent");

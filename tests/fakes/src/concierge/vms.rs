@@ -35,7 +35,9 @@ impl Vms for Server {
     }
 
     async fn start(&self, request: Request<StartVm>) -> Result<Response<ProgressStream>, Status> {
-        let StartVm { vm: name, create } = request.into_inner();
+        let StartVm {
+            vm: name, create, ..
+        } = request.into_inner();
         let mut world = self.called("Vms.Start", &name)?;
         let mut report = Vec::new();
         if world.vm(&name).is_none() {

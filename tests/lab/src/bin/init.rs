@@ -1,14 +1,17 @@
-//! PID 1 of the lab, the VM in which a real KVM runs: mounts what tests need, loads KVM, runs each test program,
-//! says how it went on the console, and powers off.
+//! PID 1 of the lab, the VM in which a real KVM runs: loads KVM, changes to the disk that `cargo xtask lab` made, runs
+//! each test program, says how it went on the console, and powers off.
 //!
-//! Everything is in the initial RAM file system: `/modules` in their order, `/tests`, `/programs`, `/image`; only
-//! Termina's two file systems are disks, which get their names in `/image` here.
+//! The initial RAM file system has `/modules` in their order; the disk has `/tests` with their list, `/programs` and
+//! `/image`.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::RebootCommand;
 
@@ -16,11 +19,17 @@ use rustix::system::RebootCommand;
 const PASSED: &str = "LAB: passed";
 const FAILED: &str = "LAB: failed";
 
+/// The lab's disk, the only one there is.
+const DISK: &str = "/dev/nvme0n1";
+
+/// The user of the walks, as the disk's /etc/passwd has it.
+const USER: u32 = 1000;
+
 fn main() -> ExitCode {
     let failed = work();
     let line = match &failed {
-        Ok(0) => PASSED.to_owned(),
-        Ok(count) => format!("{FAILED}: {count} test programs"),
+        Ok(none) if none.is_empty() => PASSED.to_owned(),
+        Ok(names) => format!("{FAILED}: {}", names.join(", ")),
         Err(error) => format!("{FAILED}: {error:#}"),
     };
     print(&line);
@@ -29,68 +38,105 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Returns how many test programs failed.
-fn work() -> Result<usize> {
-    leave_first_root().context("cannot leave the first root")?;
-    for (kind, place) in [
-        ("proc", "/proc"),
-        ("sysfs", "/sys"),
-        ("devtmpfs", "/dev"),
-        ("tmpfs", "/tmp"),
-    ] {
-        fs::create_dir_all(place).with_context(|| format!("cannot make {place}"))?;
-        mount(kind, place, kind, MountFlags::empty(), None)
-            .with_context(|| format!("cannot mount {place}"))?;
+/// Returns the names of the test programs that failed.
+fn work() -> Result<Vec<String>> {
+    prepare()?;
+    let list = fs::read_to_string("/tests/list").context("cannot read the list of tests")?;
+    let mut failed = Vec::new();
+    for line in list.lines() {
+        let Some((who, name)) = line.split_once(' ') else {
+            bail!("{line:?} names no test");
+        };
+        print(&format!("LAB: {name}"));
+        let began = Instant::now();
+        let status = test(who, name)
+            .status()
+            .with_context(|| format!("cannot start {name}"))?;
+        print(&format!(
+            "LAB: {name}: {status} after {} s",
+            began.elapsed().as_secs()
+        ));
+        if !status.success() {
+            failed.push(name.to_owned());
+        }
     }
+    Ok(failed)
+}
+
+/// Returns the test `name`, to be run as root or as the ordinary user.
+fn test(who: &str, name: &str) -> Command {
+    let mut command = Command::new(Path::new("/tests").join(name));
+    command
+        .args(["--test-threads=1", "--nocapture"])
+        .args(filter())
+        .env_clear()
+        .env("RUST_BACKTRACE", "0")
+        .env("PATH", "/programs:/usr/bin:/bin:/usr/sbin:/sbin")
+        .current_dir("/tmp");
+    for variable in ["TESTUDO_LAB_PROGRAMS", "TESTUDO_E2E_PROGRAMS"] {
+        command.env(variable, "/programs");
+    }
+    for variable in ["TESTUDO_LAB_IMAGE", "TESTUDO_E2E_IMAGE"] {
+        command.env(variable, "/image");
+    }
+    if who == "user" {
+        command.uid(USER).gid(USER).env("HOME", "/home");
+    }
+    command
+}
+
+/// Makes the lab a machine: KVM, the disk as root, what a user expects of a running system.
+fn prepare() -> Result<()> {
     for module in sorted("/modules")? {
         let file = fs::File::open(&module)?;
         rustix::system::finit_module(&file, c"", 0)
             .with_context(|| format!("cannot load {}", module.display()))?;
     }
-    anyhow::ensure!(
-        Path::new("/dev/kvm").exists(),
-        "the modules made no /dev/kvm"
-    );
-    name_disks().context("cannot name the disks")?;
-    let filter = filter();
-    let mut failed = 0;
-    for test in sorted("/tests")? {
-        let mut command = Command::new(&test);
-        command
-            .args(["--test-threads=1", "--nocapture"])
-            .args(&filter)
-            .env_clear();
-        command
-            .env("TESTUDO_LAB_PROGRAMS", "/programs")
-            .env("TESTUDO_LAB_IMAGE", "/image");
-        command.env("RUST_BACKTRACE", "0").env("PATH", "/programs");
-        print(&format!("LAB: {}", test.display()));
-        let status = command
-            .status()
-            .with_context(|| format!("cannot start {}", test.display()))?;
-        failed += usize::from(!status.success());
+    mounted("devtmpfs", "/dev", "devtmpfs")?;
+    mounted(DISK, "/disk", "ext4")?;
+    enter_disk().context("cannot change to the disk")?;
+    for (kind, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        mounted(kind, place, kind)?;
     }
-    Ok(failed)
-}
-
-/// Makes the root a mount on the kernel's first root: a jail's `pivot_root` cannot leave the first root itself.
-fn leave_first_root() -> rustix::io::Result<()> {
-    rustix::mount::mount_bind("/", "/tmp")?;
-    rustix::process::chdir("/tmp")?;
-    rustix::mount::mount_move(".", "/")?;
-    rustix::process::chroot(".")
-}
-
-/// Gives each disk the name that the host gave it as its serial number: the kernel's own names depend on luck.
-fn name_disks() -> Result<()> {
-    for disk in sorted("/sys/block")? {
-        let Ok(serial) = fs::read_to_string(disk.join("device/serial")) else {
-            continue;
-        };
-        let node = Path::new("/dev").join(disk.file_name().context("a disk without a name")?);
-        std::os::unix::fs::symlink(node, Path::new("/image").join(serial.trim()))?;
+    fs::create_dir_all("/dev/pts").context("cannot make /dev/pts")?;
+    mounted("devpts", "/dev/pts", "devpts")?;
+    // As udev does on a desktop.
+    for node in [
+        "/dev/kvm",
+        "/dev/ptmx",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/tty",
+    ] {
+        fs::set_permissions(node, Permissions::from_mode(0o666))
+            .with_context(|| format!("cannot open {node} to all"))?;
+    }
+    for words in [
+        &["busybox", "mkdir", "-p", "/bin"][..],
+        &["busybox", "--install", "-s", "/bin"],
+        &["busybox", "ip", "link", "set", "lo", "up"],
+    ] {
+        let status = Command::new(Path::new("/usr/bin").join(words[0]))
+            .args(&words[1..])
+            .status();
+        let status = status.with_context(|| format!("cannot start {}", words[0]))?;
+        anyhow::ensure!(status.success(), "{} ended with {status}", words.join(" "));
     }
     Ok(())
+}
+
+fn mounted(source: &str, place: &str, kind: &str) -> Result<()> {
+    mount(source, place, kind, MountFlags::empty(), None)
+        .with_context(|| format!("cannot mount {place}"))
+}
+
+/// Makes the disk the root. It is a mount of its own on the kernel's first root, which a jail's `pivot_root` could not
+/// leave.
+fn enter_disk() -> rustix::io::Result<()> {
+    rustix::process::chdir("/disk")?;
+    rustix::mount::mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")
 }
 
 /// Returns what the host wants run, from the kernel's command line; all when it says nothing.
