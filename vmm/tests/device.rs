@@ -19,6 +19,12 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 
 /// Starts a daemon with `message`, in which each `$n` stands for the number of descriptor n.
 fn start(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> Child {
+    let crosvm = Command::new(env!("CARGO_BIN_EXE_crosvm"));
+    start_by(crosvm, kind, message, descriptors)
+}
+
+/// The same with a command that takes the daemon's arguments.
+fn start_by(mut command: Command, kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> Child {
     let mut text = message.to_owned();
     for (position, descriptor) in descriptors.iter().enumerate() {
         text = text.replace(&format!("${position}"), &descriptor.as_raw_fd().to_string());
@@ -26,7 +32,6 @@ fn start(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> Child {
     let mut spec = File::from(rustix::fs::memfd_create("spec", MemfdFlags::CLOEXEC).unwrap());
     spec.write_all(text.as_bytes()).unwrap();
     spec.rewind().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_crosvm"));
     command.args(["device", kind, "--spec-fd", &spec.as_raw_fd().to_string()]);
     command.stderr(Stdio::piped());
     let mut all = descriptors;
@@ -86,6 +91,30 @@ fn rng_fills_and_ends_with_its_engine() {
     assert_ne!(ring.read(room.address, 64), [0; 64]);
     drop(driver);
     assert_eq!(end(child), (0, String::new()));
+}
+
+#[test]
+fn where_namespaces_are_forbidden_a_daemon_says_so_and_works() {
+    let (front, back) = UnixStream::pair().unwrap();
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "sh", "-c", forbid])
+        .arg(env!("CARGO_BIN_EXE_crosvm"));
+    let message = r#"{"vhost":{"connected":$0},"device":"rng"}"#;
+    let mut child = start_by(command, "rng", message, vec![back.into()]);
+    let mut driver = drive(front, 1);
+    let ring = &mut driver.rings[0];
+    let room = ring.room(64);
+    ring.offer(&[room]).unwrap();
+    ring.kick();
+    assert_eq!(ring.wait().1, 64);
+    drop(driver);
+    let mut log = String::new();
+    let said = child.stderr.as_mut().unwrap();
+    said.read_to_string(&mut log).unwrap();
+    assert!(log.contains("no namespaces of its own"), "{log}");
+    assert_eq!(end(child).0, 0);
 }
 
 #[test]
