@@ -59,7 +59,7 @@ pub enum Mode {
 
 /// When data may cross, in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Modes {
     /// From the host to the VM.
     pub to_guest: Mode,

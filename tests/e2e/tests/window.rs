@@ -36,7 +36,7 @@ fn screen(home: &mut Home) -> Screen {
     screen
 }
 
-/// Starts a program in the container; it ends with its window or the check.
+/// Starts a program in the container; it ends with its window or the check's desktop.
 fn start(home: &Home, line: &str) -> Program {
     Program(home.background("testudo", &["run", "--", "sh", "-c", line]))
 }
@@ -45,15 +45,17 @@ struct Program(Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // The client's end hangs its program up.
+        // The client's end hangs its program up; one that does not mind ends with the desktop.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The pixels of a picture as grim writes it.
+/// The pixels of a picture as grim writes it: a PPM file, whose header is as long as it likes.
 fn pixels(picture: &[u8]) -> impl Iterator<Item = [u8; 3]> {
-    picture
+    const PIXELS: usize = 1280 * 800;
+    let header = picture.len() - PIXELS * 3;
+    picture[header..]
         .chunks(3)
         .map(|pixel| pixel.try_into().unwrap_or_default())
 }
@@ -136,11 +138,12 @@ fn closing_a_window_stops_nothing_else(home: &mut Home) {
     let screen = screen(home);
     let _first = start(home, &foot("-T First sleep 600"));
     let _ = screen.wait_for_windows(1);
-    let second = start(home, &foot("-T Second sleep 600"));
+    let mut second = start(home, &foot("-T Second sleep 600"));
     let _ = screen.wait_for_windows(2);
-    drop(second);
+    screen.close("[termina] Second");
     let left = screen.wait_for_windows(1);
     assert_eq!(left[0].0, "[termina] First");
+    let _ended = second.0.wait().expect("it is our child");
     let _ = home.shell("true").ok();
 }
 

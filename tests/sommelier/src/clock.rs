@@ -12,6 +12,7 @@ const STEP: Duration = Duration::from_millis(50);
 ///
 /// # Panics
 /// When nothing is found in time; the message names `what`.
+#[track_caller]
 pub fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -31,6 +32,7 @@ pub fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 ///
 /// # Panics
 /// When it does not in time.
+#[track_caller]
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     soon(what, || holds().then_some(()));
 }

@@ -154,6 +154,13 @@ impl Screen {
         }
     }
 
+    /// Closes the windows of that title, as the user does.
+    pub fn close(&self, title: &str) {
+        // A regular expression, in which a tag's brackets would be special.
+        let title = title.replace('[', "\\[").replace(']', "\\]");
+        self.tell(&[&format!("[title=\"^{title}$\"] kill")]);
+    }
+
     fn tell(&self, words: &[&str]) {
         self.program("swaymsg")
             .env("SWAYSOCK", &self.ipc)
@@ -177,6 +184,7 @@ impl Screen {
 
     /// Waits until there are that many windows and returns them.
     #[must_use]
+    #[track_caller]
     pub fn wait_for_windows(&self, count: usize) -> Vec<(String, String)> {
         soon(&format!("{count} windows"), || {
             Some(self.windows()).filter(|all| all.len() == count)

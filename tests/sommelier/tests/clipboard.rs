@@ -137,7 +137,7 @@ fn a_type_that_is_not_listed_stays_where_it_is() {
 
 #[test]
 fn off_means_off_in_each_direction() {
-    let desk = Desk::new(&json!({ "to_guest": "off" }));
+    let desk = Desk::new(&json!({ "modes": { "to_guest": "off" } }));
     desk.crosses(
         Place::Guest,
         &["-t", "text/plain"],
@@ -148,7 +148,7 @@ fn off_means_off_in_each_direction() {
         desk.paste(Place::Host, &[]) == b"for the host only"
     });
     assert_eq!(desk.paste(Place::Guest, &[]), b"");
-    let desk = Desk::new(&json!({ "to_host": "off" }));
+    let desk = Desk::new(&json!({ "modes": { "to_host": "off" } }));
     desk.crosses(
         Place::Host,
         &["-t", "text/plain"],
