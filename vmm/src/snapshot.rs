@@ -4,7 +4,7 @@
 //!        0  "testudo-snapshot", the length of the description, the description as JSON
 //!   16 MiB  guest memory, as in the file behind it; pages of zeros are holes
 //! ```
-//! The processors stand still and the devices have been stopped while it is written. Of a device there is what the
+//! The processors stand still and the devices have been stopped while it is written (ADR 23). Of a device there is what the
 //! guest sees of it and where its queues stand: daemons are new after a restore, and what they talked with is gone.
 
 use std::fs::File;
