@@ -5,13 +5,24 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
+use tower::service_fn;
 
 /// Longest acknowledgement: `OK ` and a 32-bit number.
 const ACKNOWLEDGEMENT_MAX: usize = 16;
+
+/// How long a server in the guest may take to come back; maitred starts a killed agent again after 0.2 s.
+const BACK: Duration = Duration::from_secs(5);
+
+/// How often it is tried meanwhile.
+const BACK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Returns where connections of the guest to the host's `port` arrive.
 #[must_use]
@@ -58,12 +69,37 @@ pub async fn connect(socket: &Path, port: u32) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Connects to the gRPC server on the guest's `port`.
+/// Connects to the gRPC server on the guest's `port`. A call after that server was killed and started again waits for
+/// it and goes to the new one.
 ///
 /// # Errors
 /// As [`connect`], or when the HTTP/2 handshake fails.
 pub async fn channel(socket: &Path, port: u32) -> io::Result<Channel> {
-    crate::unix::channel(connect(socket, port).await?).await
+    let socket: Arc<Path> = socket.into();
+    let connector = service_fn(move |_| {
+        let socket = Arc::clone(&socket);
+        async move { Ok::<_, io::Error>(TokioIo::new(connect_patiently(&socket, port).await?)) }
+    });
+    crate::unix::endpoint()
+        .connect_with_connector(connector)
+        .await
+        .map_err(io::Error::other)
+}
+
+/// As [`connect`], but waits a little for somebody to listen on the port.
+async fn connect_patiently(socket: &Path, port: u32) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + BACK;
+    loop {
+        match connect(socket, port).await {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline =>
+            {
+                sleep(BACK_INTERVAL).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -111,5 +147,22 @@ mod tests {
                 io::ErrorKind::InvalidData
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_comes_back_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vsock.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let peer = tokio::spawn(async move {
+            for answer in [&b""[..], b"OK 1\n"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut line = [0; 13];
+                stream.read_exact(&mut line).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        connect_patiently(&path, 9001).await.unwrap();
+        peer.await.unwrap();
     }
 }

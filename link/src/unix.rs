@@ -29,11 +29,15 @@ pub async fn channel(stream: UnixStream) -> io::Result<Channel> {
         let stream = stream.take().ok_or(io::ErrorKind::NotConnected);
         async move { Ok::<_, io::Error>(TokioIo::new(stream?)) }
     });
-    // The address is never looked up; it only has to be a URI.
-    Endpoint::from_static("http://peer.invalid")
+    endpoint()
         .connect_with_connector(connector)
         .await
         .map_err(io::Error::other)
+}
+
+/// Returns where a connector of ours connects to: the address is never looked up, it only has to be a URI.
+pub(crate) fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://peer.invalid")
 }
 
 /// Listens at `path` with mode 0600, replacing a socket that nobody serves. The caller holds the lock that says
