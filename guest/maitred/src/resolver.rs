@@ -1,7 +1,8 @@
 //! The resolver of the VM and its containers: takes questions on loopback and the bridge and has the host answer
 //! them, so that names are always looked up as the host does it now, whatever network or VPN it has joined.
 //!
-//! Questions are passed on as they are; nothing is stored, so nothing is ever out of date.
+//! Questions are passed on as they are, but for the names of this VM's containers, which are answered here. Nothing is
+//! stored, so nothing is ever out of date.
 
 mod message;
 mod upstream;
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use wire::{Fault, ports};
 
+use crate::container::Containers;
 use crate::fault::OrFault;
 use crate::network::{BRIDGE_V4, BRIDGE_V6};
 use upstream::Upstream;
@@ -126,11 +128,27 @@ async fn converse(mut connection: TcpStream, upstream: &Upstream) -> io::Result<
     Ok(())
 }
 
-/// Has the host answer; a host that does not is reported as a failure. `None` for what is no question.
+/// Answers what is about a container, has the host answer the rest; a host that does not is reported as a failure. `None` for what is no question.
 async fn answer(upstream: &Upstream, question: &[u8]) -> Option<Vec<u8>> {
     let id = message::question_id(question)?;
+    if let Some(answer) = own(question) {
+        return Some(answer);
+    }
     Some(match upstream.ask(question).await {
         Some(answer) => message::with_id(answer, id),
         None => message::failure(question),
     })
+}
+
+/// Answers a question for one of this VM's containers.
+fn own(question: &[u8]) -> Option<Vec<u8>> {
+    let (label, kind) = message::single_label(question)?;
+    let name = label.to_ascii_lowercase().parse().ok()?;
+    let [v4, v6] = Containers::on_disk().addresses(&name)?;
+    let asked = match kind {
+        message::TYPE_A => vec![v4],
+        message::TYPE_AAAA => vec![v6],
+        _ => Vec::new(),
+    };
+    Some(message::addresses(question, &asked))
 }

@@ -1,6 +1,7 @@
 //! What containers there are and how each fares.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use wire::proto::{Container, ContainerState};
@@ -49,6 +50,12 @@ impl Containers {
         Ok(self.describe(&home, Config::load(home.path()).ok()))
     }
 
+    /// Returns the addresses of a container, `None` when there is no such container.
+    pub(crate) fn addresses(&self, name: &ContainerName) -> Option<[IpAddr; 2]> {
+        let config = Config::load(self.home(name).path()).ok()?;
+        Some(addresses(&config))
+    }
+
     fn describe(&self, home: &Home, config: Option<Config>) -> Container {
         let mut container = describe(home, config);
         if container.state() == ContainerState::Running && self.stopping().contains(&home.name) {
@@ -81,15 +88,15 @@ fn describe(home: &Home, config: Option<Config>) -> Container {
         container.disk_bytes = space(home, &config);
         container.created_s = config.created_s;
         if live.is_some() {
-            let addresses = [
-                network::container_v4(config.number),
-                network::container_v6(config.number),
-            ];
-            container.addresses = addresses.iter().map(|a| a.address.to_string()).collect();
+            container.addresses = addresses(&config).map(|a| a.to_string()).into();
         }
         container.user = config.user.map(|user| user.name).unwrap_or_default();
     }
     container
+}
+
+fn addresses(config: &Config) -> [IpAddr; 2] {
+    [network::container_v4, network::container_v6].map(|of| of(config.number).address)
 }
 
 /// Returns what the container wrote: the accounts of all subvolumes that it has been and has.

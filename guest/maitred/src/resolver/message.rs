@@ -1,5 +1,7 @@
 //! The little of DNS messages that passing them on needs (RFC 1035 §4.1).
 
+use std::net::IpAddr;
+
 /// Longest message: its length is a u16 on TCP.
 pub(super) const LENGTH_MAX: usize = 65535;
 
@@ -10,7 +12,14 @@ const HEADER: usize = 12;
 const UDP_MIN: usize = 512;
 const UDP_MAX: usize = 1400;
 
+pub(super) const TYPE_A: u16 = 1;
+pub(super) const TYPE_AAAA: u16 = 28;
 const TYPE_OPT: u16 = 41;
+
+const CLASS_INTERNET: u16 = 1;
+
+/// Where the question's name is: right behind the header (RFC 1035 §4.1.4).
+const NAME_OF_QUESTION: u16 = 0xc000 | HEADER as u16;
 
 // Flags of the third and fourth byte.
 const RESPONSE: u8 = 0x80;
@@ -38,6 +47,36 @@ pub(super) fn framed(message: &[u8]) -> Vec<u8> {
     let message = &message[..message.len().min(LENGTH_MAX)];
     let length = u16::try_from(message.len()).expect("cut to what fits");
     [&length.to_be_bytes(), message].concat()
+}
+
+/// Returns the name and the kind of records that `question` asks for, when the name has one part only.
+pub(super) fn single_label(question: &[u8]) -> Option<(&str, u16)> {
+    let (1, length @ 1..=63) = (u16_at(question, 4)?, *question.get(HEADER)?) else {
+        return None;
+    };
+    let end = HEADER + 1 + usize::from(length);
+    let label = std::str::from_utf8(question.get(HEADER + 1..end)?).ok()?;
+    let root = *question.get(end)? == 0;
+    let internet = u16_at(question, end + 3)? == CLASS_INTERNET;
+    (root && internet).then_some((label, u16_at(question, end + 1)?))
+}
+
+/// Answers `question` with these addresses. Nobody is to keep them: a container can be renamed.
+pub(super) fn addresses(question: &[u8], addresses: &[IpAddr]) -> Vec<u8> {
+    let mut answer = reply(question, 0, 0);
+    let count = u16::try_from(addresses.len()).unwrap_or_default();
+    answer[6..8].copy_from_slice(&count.to_be_bytes());
+    for address in addresses {
+        let (kind, bytes) = match address {
+            IpAddr::V4(address) => (TYPE_A, address.octets().to_vec()),
+            IpAddr::V6(address) => (TYPE_AAAA, address.octets().to_vec()),
+        };
+        for field in [NAME_OF_QUESTION, kind, CLASS_INTERNET, 0, 0] {
+            answer.extend(field.to_be_bytes());
+        }
+        answer.extend(framed(&bytes));
+    }
+    answer
 }
 
 /// Says that nobody could answer `question`.
@@ -156,6 +195,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_s_name_is_one_label_and_answered_with_its_addresses() {
+        let mut asked = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        asked.extend(b"\x03dev\0\0\x1c\0\x01");
+        assert_eq!(single_label(&asked), Some(("dev", TYPE_AAAA)));
+        assert_eq!(single_label(&question(None)), None, "two labels");
+        let address: IpAddr = "fd00::7".parse().unwrap();
+        let answer = addresses(&asked, &[address]);
+        assert_eq!((answer[2], answer[3]), (0x81, 0x80));
+        assert_eq!(answer[4..12], [0, 1, 0, 1, 0, 0, 0, 0]);
+        let record = &answer[asked.len()..];
+        assert_eq!(record[..12], [0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 0, 0, 16]);
+        let mut expected = [0; 16];
+        (expected[0], expected[15]) = (0xfd, 7);
+        assert_eq!(record[12..], expected);
+        assert_eq!(addresses(&asked, &[]).len(), asked.len());
+    }
+
+    #[test]
     fn long_answers_are_cut_to_what_the_client_takes() {
         let answer = vec![7; 1000];
         let cut = fitting(answer.clone(), &question(None));
@@ -171,7 +228,7 @@ mod tests {
         for length in 0..good.len() {
             let cut = &good[..length];
             if question_id(cut).is_some() {
-                let _ = (failure(cut), fitting(vec![0; 600], cut));
+                let _ = (failure(cut), fitting(vec![0; 600], cut), single_label(cut));
             }
         }
         for byte in 0..good.len() {
@@ -180,6 +237,7 @@ mod tests {
                 bad[byte] = value;
                 if question_id(&bad).is_some() {
                     let _ = (failure(&bad), fitting(vec![0; 2000], &bad));
+                    let _ = single_label(&bad);
                 }
             }
         }
