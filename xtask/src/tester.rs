@@ -92,9 +92,10 @@ impl Tester {
                 .arg(&to),
         )
         .with_context(|| format!("cannot copy {} for the tests", from.display()))?;
+        // With its colon, the user's own group too: the suite is not to run with root's.
         command::output(
             Command::new("chown")
-                .args(["--recursive", NAME])
+                .args(["--recursive", &format!("{NAME}:")])
                 .arg(folder),
         )?;
         Ok(to)
