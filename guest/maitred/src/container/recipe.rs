@@ -154,6 +154,13 @@ fn mounts(config: &Config, init: Init) -> Vec<String> {
             uid = user.uid,
         ));
     }
+    if init == Init::Systemd {
+        // The first shell comes before systemd's own tmp.mount, which would hide what was written there until then.
+        // With the options of that unit.
+        entries.push(
+            "tmpfs tmp tmpfs rw,nosuid,nodev,strictatime,mode=1777,size=50%,nr_inodes=1m,create=dir 0 0".to_owned(),
+        );
+    }
     if init == Init::Ours {
         let ourselves = std::fs::read_link(crate::SELF).unwrap_or_else(|_| "/sbin/init".into());
         let ourselves = ourselves.display();
@@ -243,6 +250,12 @@ mod tests {
         let text = recipe(Init::Ours);
         assert!(text.contains("lxc.init.cmd = /dev/.testudo-init container-init"));
         assert!(text.contains("dev/.testudo-init none bind,ro,create=file"));
+    }
+
+    #[test]
+    fn what_the_first_shell_writes_to_tmp_stays_when_systemd_gets_there() {
+        assert!(recipe(Init::Systemd).contains("= tmpfs tmp tmpfs rw,"));
+        assert!(!recipe(Init::Other).contains("= tmpfs tmp tmpfs"));
     }
 
     #[test]
