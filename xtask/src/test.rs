@@ -22,6 +22,7 @@ const WALKS: &[&str] = &[
     "kill",
     "memory_size",
     "network",
+    "podman",
     "request_id",
     "resolver",
     "stop",
