@@ -8,7 +8,7 @@ use cargo_metadata::{Message, TargetKind};
 
 use crate::packages::{self, Purpose};
 use crate::progress::line;
-use crate::tester::Tester;
+use crate::tester::{Suite, Tester};
 use crate::{build, image};
 
 /// Follows the walks of docs/walks.md, on QEMU's emulator where there is no KVM.
@@ -44,27 +44,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let tester = Tester::find()?;
     let image = tester.share(&image, "image")?;
     let programs = share_programs(&tester, &built, Some(&tests.cell))?;
-    let mut failed = Vec::new();
-    for (name, test) in &tests.walks {
-        line(&format!("e2e: {name}"));
-        let test = tester.share(test, &format!("tests/{name}"))?;
-        let status = tester
-            .command(&test)?
-            .args(&arguments.filter)
-            .env("TESTUDO_E2E_PROGRAMS", &programs)
-            .env("TESTUDO_E2E_IMAGE", &image)
-            .stdin(Stdio::null())
-            .status()
-            .with_context(|| format!("cannot start {}", test.display()))?;
-        if !status.success() {
-            failed.push(name.as_str());
-        }
-    }
-    if failed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    line(&format!("e2e: failed: {}", failed.join(", ")));
-    Ok(ExitCode::FAILURE)
+    let suite = Suite {
+        name: "e2e",
+        folder: "tests",
+        arguments: arguments.filter.iter().map(String::as_str).collect(),
+        environment: &[
+            ("TESTUDO_E2E_PROGRAMS", &programs),
+            ("TESTUDO_E2E_IMAGE", &image),
+        ],
+    };
+    suite.run(&tester, &tests.walks)
 }
 
 /// What cargo built for the suite.

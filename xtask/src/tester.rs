@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
+use crate::progress::line;
 use crate::{command, workspace};
 
 /// The user that root makes.
@@ -136,6 +137,47 @@ fn of_checkout(checkout: &Path) -> String {
         .take(4)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// What a suite's programs are given.
+pub(crate) struct Suite<'a> {
+    /// How it is called in what is said.
+    pub(crate) name: &'a str,
+    /// Where the tester's copies of its programs go.
+    pub(crate) folder: &'a str,
+    /// Arguments of each program.
+    pub(crate) arguments: Vec<&'a str>,
+    /// Variables of each program.
+    pub(crate) environment: &'a [(&'a str, &'a Path)],
+}
+
+impl Suite<'_> {
+    /// Has `tester` run the programs one after the other; which of them failed is said and in the exit code.
+    ///
+    /// # Errors
+    /// When one cannot be copied or started.
+    pub(crate) fn run(&self, tester: &Tester, programs: &[(String, PathBuf)]) -> Result<ExitCode> {
+        let mut failed = Vec::new();
+        for (name, program) in programs {
+            line(&format!("{}: {name}", self.name));
+            let program = tester.share(program, &format!("{}/{name}", self.folder))?;
+            let status = tester
+                .command(&program)?
+                .args(&self.arguments)
+                .envs(self.environment.iter().copied())
+                .stdin(Stdio::null())
+                .status()
+                .with_context(|| format!("cannot start {}", program.display()))?;
+            if !status.success() {
+                failed.push(name.as_str());
+            }
+        }
+        if failed.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        line(&format!("{}: failed: {}", self.name, failed.join(", ")));
+        Ok(ExitCode::FAILURE)
+    }
 }
 
 /// Gives the user a range of `file` of its own if it has none.

@@ -2,14 +2,14 @@
 //! compositors with real programs, as an ordinary user.
 
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use cargo_metadata::TargetKind;
 
 use crate::packages::{self, Purpose};
 use crate::progress::line;
-use crate::tester::Tester;
+use crate::tester::{Suite, Tester};
 use crate::{build, e2e, image};
 
 /// Show windows of real programs on headless compositors, without a VM
@@ -41,28 +41,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     cargo.args(["--test", arguments.file.as_deref().unwrap_or("*")]);
     let mut tests = e2e::executables(&mut cargo, &TargetKind::Test)?;
     tests.sort();
-    let mut failed = Vec::new();
-    for (name, test) in &tests {
-        line(&format!("windows: {name}"));
-        let test = tester.share(test, &format!("windows/tests/{name}"))?;
-        let status = tester
-            .command(&test)?
-            .args(&arguments.filter)
-            // Two compositors on two cores prove nothing about either.
-            .arg("--test-threads=1")
-            .env("TESTUDO_WINDOWS_PROGRAMS", &programs)
-            .stdin(Stdio::null())
-            .status()
-            .with_context(|| format!("cannot start {}", test.display()))?;
-        if !status.success() {
-            failed.push(name.as_str());
-        }
-    }
-    if failed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    line(&format!("windows: failed: {}", failed.join(", ")));
-    Ok(ExitCode::FAILURE)
+    let mut words: Vec<&str> = arguments.filter.iter().map(String::as_str).collect();
+    // Two compositors on two cores prove nothing about either.
+    words.push("--test-threads=1");
+    let suite = Suite {
+        name: "windows",
+        folder: "windows/tests",
+        arguments: words,
+        environment: &[("TESTUDO_WINDOWS_PROGRAMS", &programs)],
+    };
+    suite.run(&tester, &tests)
 }
 
 /// Builds both ends as the product has them and returns the folder where `tester` finds them.
