@@ -4,9 +4,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use spec::control::Exits;
 
+use crate::console::output::has_room;
 use crate::ioapic::IoApic;
 use crate::memory::layout::{IOAPIC_SIZE, IOAPIC_START};
 use crate::pci::bus::{Bus, config_offset, lock};
@@ -80,7 +82,10 @@ impl Board {
         count(&self.counts.port);
         match (port, &self.early_output, data) {
             (SERIAL_DATA, Some(output), text) => {
-                let _nobody_to_tell = output.as_ref().write_all(text);
+                // A processor does not wait for a reader; what was meant for it is only a help in need.
+                if has_room(output, None, Duration::ZERO).is_ok_and(|room| room) {
+                    let _nobody_to_tell = output.as_ref().write_all(text);
+                }
                 PowerChange::Nothing
             }
             (_, _, [value, ..]) => self.power.write(port, *value),

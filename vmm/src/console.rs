@@ -1,7 +1,9 @@
 //! The first console, `hvc0` (virtio 1.3 §5.3), served on the host by a thread of this process.
 //!
 //! Output goes to one inherited descriptor, input comes from another; both may be anything. A reader of the
-//! output that does not read stops the guest's printing, not the guest.
+//! output that does not read loses text, and stops neither the guest nor this thread.
+
+pub(crate) mod output;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,6 +12,7 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use self::output::Output;
 use crate::event::descriptor;
 use crate::local_queue::LocalQueue;
 use crate::virtio_device::{Activation, F_EVENT_IDX, F_INDIRECT, VirtioDevice};
@@ -72,14 +75,13 @@ impl VirtioDevice for Console {
         let (Some(receive), Some(transmit)) = (receive, transmit) else {
             return Err(io::Error::other("the guest did not set up both queues"));
         };
-        let output = Arc::clone(&self.output);
+        let output = Output::new(Arc::clone(&self.output));
         let input = self.input.clone();
         let work = Work {
             receive,
             transmit,
             output,
             input,
-            output_failed: false,
         };
         self.worker = Some(Worker::start("console", move |stop| work.serve(stop))?);
         Ok(())
@@ -101,15 +103,14 @@ impl VirtioDevice for Console {
 struct Work {
     receive: LocalQueue,
     transmit: LocalQueue,
-    output: Arc<File>,
+    output: Output,
     input: Option<Arc<File>>,
-    output_failed: bool,
 }
 
 impl Work {
     fn serve(mut self, stop: &EventFd) -> Self {
         let mut guest_has_room = true;
-        self.print();
+        self.print(stop);
         loop {
             let input = self
                 .input
@@ -127,7 +128,7 @@ impl Work {
             }
             if kicked {
                 let _count_does_not_matter = self.transmit.kick().read();
-                self.print();
+                self.print(stop);
             }
             if room {
                 let _count_does_not_matter = self.receive.kick().read();
@@ -139,18 +140,12 @@ impl Work {
     }
 
     /// Prints what the guest has put in the transmit queue.
-    fn print(&mut self) {
+    fn print(&mut self, stop: &EventFd) {
         while let Some(chain) = self.transmit.take() {
             let head = chain.head_index();
             let memory = Arc::clone(self.transmit.memory());
-            let printed = match chain.reader(&memory) {
-                Ok(mut text) if !self.output_failed => io::copy(&mut text, &mut &*self.output),
-                _ => Ok(0),
-            };
-            if let Err(error) = printed.and_then(|_| (&*self.output).flush()) {
-                // Nobody reads any more: the guest goes on without a console.
-                tracing::warn!(%error, "cannot write the guest's console");
-                self.output_failed = true;
+            if let Ok(mut text) = chain.reader(&memory) {
+                self.output.print(&mut text, descriptor(stop));
             }
             self.transmit.finish(head, 0);
         }

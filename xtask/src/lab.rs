@@ -1,4 +1,4 @@
-//! `cargo xtask lab [PROGRAM]`: our VMM, and the whole product on it, on a real KVM, on any machine. QEMU emulates a
+//! `cargo xtask lab [PROGRAM…]`: our VMM, and the whole product on it, on a real KVM, on any machine. QEMU emulates a
 //! processor with AMD's virtualisation; Debian's kernel in it makes `/dev/kvm`; the tests of tests/lab run there, then
 //! walks of tests/e2e as an ordinary user, which find an engine as they would on any other machine.
 //!
@@ -26,14 +26,21 @@ use crate::{build, workspace};
 /// The lab's budget in CI; everything in it is emulated, some of it twice.
 const BUDGET: Duration = Duration::from_secs(15 * 60);
 
+/// For programs that somebody asked for by name: each walk of tests/e2e takes minutes here, `kill` a quarter of an hour.
+const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
+
 /// Room for one machine of 4 GiB that touches little, a VM with half of it, and what was read from the disk.
 const MEMORY_MIB: u32 = 5120;
 
 /// What tests/lab/src/bin/init.rs prints last when all is well.
 const PASSED: &str = "LAB: passed";
 
-/// Programs that only tests start.
-const BESIDE: [&str; 2] = ["lab-lacking", "lab-peer"];
+/// Programs that only tests start, each after its package.
+const BESIDE: [(&str, &str); 3] = [
+    ("lab", "lab-lacking"),
+    ("lab", "lab-peer"),
+    ("fixture", "cell"),
+];
 
 /// The test that needs no image, so that it can run wherever KVM opens.
 const GUESTS: &str = "guests";
@@ -51,8 +58,9 @@ const WALKS: [&str; 1] = ["stop"];
 /// Runs our VMM, and the product on it, on a real KVM, in a VM with emulated virtualisation
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
-    /// Only this program: a test of tests/lab, or any walk of tests/e2e
-    program: Option<String>,
+    /// Only these: tests of tests/lab, or any walks of tests/e2e
+    #[arg(value_name = "PROGRAM")]
+    programs: Vec<String>,
     /// Only tests whose name holds this
     #[arg(last = true)]
     filter: Option<String>,
@@ -60,14 +68,26 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn wants(&self, program: &str) -> bool {
-        self.program.as_deref().is_none_or(|only| only == program)
+        self.programs.is_empty() || self.programs.iter().any(|only| only == program)
     }
 
-    /// Returns the walks that may be wanted: the usual ones, or the one that is named.
+    /// Returns the walks that are wanted: the usual ones, or those that are named.
     fn walks(&self) -> Vec<&str> {
-        match self.program.as_deref() {
-            Some(name) if !TESTS.contains(&name) && name != PRODUCT => vec![name],
-            _ => WALKS.to_vec(),
+        if self.programs.is_empty() {
+            return WALKS.to_vec();
+        }
+        let names = self.programs.iter().map(String::as_str);
+        names
+            .filter(|name| !TESTS.contains(name) && *name != PRODUCT)
+            .collect()
+    }
+
+    /// Returns how long the lab may take.
+    fn limit(&self) -> Duration {
+        if self.programs.is_empty() {
+            BUDGET
+        } else {
+            PATIENCE
         }
     }
 }
@@ -125,12 +145,12 @@ fn build(arguments: &Arguments) -> Result<Built> {
         cargo.arg(format).args(arguments);
         cargo
     };
-    let program = |name: &str| {
-        let words = ["--package", "lab", "--bin", name];
+    let program = |package: &str, name: &str| {
+        let words = ["--package", package, "--bin", name];
         executable(&mut cargo("build", &words))
     };
-    let init = program("lab-init")?;
-    let beside = BESIDE.map(|name| Ok((name.to_owned(), program(name)?)));
+    let init = program("lab", "lab-init")?;
+    let beside = BESIDE.map(|(package, name)| Ok((name.to_owned(), program(package, name)?)));
     let mut tests = Vec::new();
     let walks = arguments.walks();
     let sets = [
@@ -231,8 +251,9 @@ fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<bool
     let log = workspace::log("lab")?;
     let mut file = File::create(&log).context("cannot write the lab's log")?;
     let mut passed = false;
+    let limit = arguments.limit();
     loop {
-        match printed.recv_timeout(BUDGET.saturating_sub(began.elapsed())) {
+        match printed.recv_timeout(limit.saturating_sub(began.elapsed())) {
             Ok(text) => {
                 writeln!(file, "{text}").context("cannot write the lab's log")?;
                 passed |= text.starts_with(PASSED);
@@ -243,7 +264,7 @@ fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<bool
                 child.kill().context("cannot end the lab")?;
                 bail!(
                     "the lab is not done after {}; log {}",
-                    spoken(BUDGET),
+                    spoken(limit),
                     log.display()
                 );
             }

@@ -13,7 +13,9 @@ use super::{Built, Who};
 use crate::{build, command, workspace};
 
 /// Programs of this machine: the network's user-mode end, and what walks and fixture start.
-const BORROWED: [&str; 7] = ["bash", "busybox", "id", "passt", "setsid", "unshare", "env"];
+const BORROWED: [&str; 8] = [
+    "bash", "busybox", "cp", "env", "id", "passt", "setsid", "unshare",
+];
 
 /// What concierge wants of an image.
 const IMAGE: [&str; 4] = ["vmlinux", "root.erofs", "data.btrfs", "manifest.json"];
