@@ -3,6 +3,7 @@
 //! An image may come from anywhere. Its header is checked against limits before imago sees it, and the names of files in it
 //! mean nothing: what lies below the image is what was handed over as open files.
 
+mod counts;
 mod header;
 mod storage;
 
@@ -91,6 +92,9 @@ fn open(
             "the qcow2 image lies upon another, which was not handed over"
         };
         return Err(io::Error::other(problem));
+    }
+    if writable {
+        counts::check(&image, &header)?;
     }
     let storage = Storage::new(image, writable)?;
     let builder = imago::qcow2::Qcow2::<Storage>::builder(storage).write(writable);

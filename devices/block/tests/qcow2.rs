@@ -189,6 +189,32 @@ fn what_is_no_image_is_refused() {
     }
 }
 
+/// Found by fuzzing: imago made a block of counts where the header is, again and again until its stack ended.
+#[test]
+fn image_whose_counts_lead_nowhere_is_only_read() {
+    let spoil = |changes: &[(usize, &[u8])]| {
+        let mut bytes = empty(BYTES, None);
+        for (at, change) in changes {
+            bytes[*at..*at + change.len()].copy_from_slice(change);
+        }
+        file(&bytes)
+    };
+    let (table, block) = (1 << 16, 2 << 16);
+    let place = u64::to_be_bytes;
+    for image in [
+        spoil(&[(table, &[0; 8])]),
+        spoil(&[(block, &[0; 2])]),
+        spoil(&[(table + 8, &place(block as u64))]),
+        spoil(&[(table + 8, &place(1 << 40))]),
+        spoil(&[(48, &place(1 << 40))]),
+    ] {
+        let error = try_open(&image, Vec::new(), false).unwrap_err();
+        assert!(error.to_string().contains("count"), "{error}");
+        let mut driver = guest(try_open(&image, Vec::new(), true).unwrap());
+        assert_eq!(ask(&mut driver, IN, 0, &[], 512), (OK, vec![0; 512]));
+    }
+}
+
 #[test]
 fn read_only_image_is_not_touched() {
     let image = file(&empty(BYTES, None));

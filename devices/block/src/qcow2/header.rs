@@ -19,15 +19,39 @@ const MAX_L1_ENTRIES: u64 = (32 << 20) / 8;
 /// The largest table of reference counts: 8 MiB as in QEMU.
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 
-/// Incompatible features: the image was left corrupt, and its data is in another file.
-const CORRUPT: u64 = 1 << 1;
-const EXTERNAL_DATA: u64 = 1 << 2;
+/// Reference counts of one to 64 bits, as powers of two.
+const MAX_COUNT_ORDER: u32 = 6;
+
+/// Incompatible features and what is said about each; there is none that imago knows and a disk could have.
+const REFUSED: [(u64, &str); 6] = [
+    (
+        1 << 0,
+        "the qcow2 image was not closed, and its reference counts need repair",
+    ),
+    (1 << 1, "the qcow2 image is marked as corrupt"),
+    (1 << 2, "the qcow2 image keeps its data in another file"),
+    (
+        1 << 3,
+        "the qcow2 image is compressed in another way than with zlib",
+    ),
+    (
+        1 << 4,
+        "the qcow2 image has clusters with parts (extended_l2)",
+    ),
+    (u64::MAX, "the qcow2 image has features that are not known"),
+];
 
 /// What is of interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// It lies upon another image.
     pub(super) has_backing: bool,
+    /// Bytes of a cluster.
+    pub(super) cluster: u64,
+    /// Bits of a reference count.
+    pub(super) count_bits: u32,
+    /// Where the table of reference counts is, and its bytes, of which there are at most 8 MiB.
+    pub(super) counts: (u64, u64),
 }
 
 impl Header {
@@ -72,7 +96,8 @@ fn check(bytes: &[u8; BYTES]) -> Result<Header, &'static str> {
     if l1_entries > MAX_L1_ENTRIES || size > covered {
         return Err("the qcow2 image's table of clusters does not fit its size");
     }
-    if refcount_clusters.saturating_mul(cluster) > MAX_REFCOUNT_TABLE {
+    let counts = (long(48), refcount_clusters.saturating_mul(cluster));
+    if counts.1 > MAX_REFCOUNT_TABLE {
         return Err("the qcow2 image's table of reference counts is too large");
     }
     if word(32) != 0 {
@@ -82,14 +107,19 @@ fn check(bytes: &[u8; BYTES]) -> Result<Header, &'static str> {
         return Err("the qcow2 image has snapshots in it, which a write would break");
     }
     let features = if version == 3 { long(72) } else { 0 };
-    if features & CORRUPT != 0 {
-        return Err("the qcow2 image is marked as corrupt");
+    if let Some((_, problem)) = REFUSED.iter().find(|(mask, _)| features & mask != 0) {
+        return Err(problem);
     }
-    if features & EXTERNAL_DATA != 0 {
-        return Err("the qcow2 image keeps its data in another file");
+    // Counts of version 2 have 16 bits.
+    let count_order = if version == 3 { word(96) } else { 4 };
+    if count_order > MAX_COUNT_ORDER {
+        return Err("the qcow2 image has reference counts of an impossible size");
     }
     Ok(Header {
         has_backing: long(8) != 0,
+        cluster,
+        count_bits: 1 << count_order,
+        counts,
     })
 }
 
@@ -108,7 +138,9 @@ mod tests {
             (20, 16),
             (28, 1 << 30),
             (36, 2),
+            (52, 1 << 16),
             (56, 1),
+            (96, 4),
         ] {
             bytes[at..at + 4].copy_from_slice(&word.to_be_bytes());
         }
@@ -117,7 +149,13 @@ mod tests {
 
     #[test]
     fn what_breaks_a_limit_is_refused() {
-        assert_eq!(check(&good()), Ok(Header { has_backing: false }));
+        let header = Header {
+            has_backing: false,
+            cluster: 1 << 16,
+            count_bits: 16,
+            counts: (1 << 16, 1 << 16),
+        };
+        assert_eq!(check(&good()), Ok(header));
         for (at, value) in [
             (0, 1),
             (4, 1),
@@ -131,8 +169,13 @@ mod tests {
             (56, 129),
             (32, 1),
             (60, 1),
+            (76, 1),
             (76, 2),
             (76, 4),
+            (76, 8),
+            (76, 16),
+            (72, 1 << 31),
+            (96, 7),
         ] {
             let mut bytes = good();
             bytes[at..at + 4].copy_from_slice(&u32::to_be_bytes(value));
