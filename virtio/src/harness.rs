@@ -58,12 +58,27 @@ pub struct Harness<'r, D> {
 impl<'r, D: Device> Harness<'r, D> {
     /// Starts all queues of `device`, empty, with every feature that it has.
     pub fn new(ram: &'r Ram, mut device: D, event_index: bool) -> Self {
-        let memory = &ram.0;
         let poll = Poll::new().expect("an epoll");
         device.start(&poll).expect("the device's descriptors");
-        let features = device.features();
-        device.negotiated(features);
+        let mut harness = Self {
+            rings: Vec::new(),
+            device,
+            memory: &ram.0,
+            poll,
+            put_off: false,
+            heap: HEAP,
+            next: Vec::new(),
+        };
+        harness.restart(event_index);
+        harness
+    }
+
+    /// Starts all queues once more, empty: for a device that remembers nothing, which need not be made each time.
+    pub fn restart(&mut self, event_index: bool) {
+        let features = self.device.features();
+        self.device.negotiated(features);
         let zeroes = [0; HEAP as usize];
+        let memory = self.memory;
         memory
             .map()
             .write_slice(&zeroes, GuestAddress(0))
@@ -79,16 +94,11 @@ impl<'r, D: Device> Harness<'r, D> {
             assert!(ring.start(memory));
             ring
         };
-        let queues = device.queues();
-        Self {
-            rings: (0..queues).map(ring).collect(),
-            device,
-            memory,
-            poll,
-            put_off: false,
-            heap: HEAP,
-            next: vec![(0, 0); queues],
-        }
+        let queues = self.device.queues();
+        self.rings = (0..queues).map(ring).collect();
+        self.put_off = false;
+        self.heap = HEAP;
+        self.next = vec![(0, 0); queues];
     }
 
     /// Writes guest memory as it is told, tables included.
