@@ -1,6 +1,8 @@
 //! The cache of build steps, outside every checkout: one folder per step and key, made under a
-//! temporary name and renamed when whole. A key that is there is never built again.
+//! temporary name and renamed when whole. A key that is there is built again only when its files are
+//! not what they were: disks rot, and a power cut may have come between a file's name and its bytes.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,11 +10,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use super::key::Key;
-use crate::progress::Step;
+use super::key::{Key, sha256_of};
+use crate::progress::{Step, line};
 
 /// Results of one step that are kept: the one in use and the one before, for going back and forth.
 const KEPT: usize = 2;
+
+/// The sums of a result's files, beside them.
+const SUMS: &str = "SHA256SUMS";
 
 /// The folder of results. One process at a time owns it.
 pub(super) struct Store {
@@ -52,7 +57,7 @@ impl Store {
         fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
         let lock = File::create(root.join("lock")).context("cannot open the cache's lock")?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            crate::progress::line("waiting for another image build to end");
+            line("waiting for another image build to end");
             flock(&lock, FlockOperation::LockExclusive).context("cannot lock the cache")?;
         }
         Ok(Self {
@@ -76,7 +81,7 @@ impl Store {
         self.root.join(format!("{name}-{}", key.short()))
     }
 
-    /// Returns the result of `recipe`, calling `make` only if it is not there yet.
+    /// Returns the result of `recipe`, calling `make` only if it is not there, or not as it was made.
     ///
     /// # Errors
     /// What `make` fails with; its folder stays for the next try.
@@ -87,7 +92,12 @@ impl Store {
     ) -> Result<PathBuf> {
         let place = self.place(recipe.name, &recipe.key);
         if place.exists() {
-            return Ok(place);
+            if is_whole(&place)? {
+                return Ok(place);
+            }
+            line(&format!("{} is damaged and is made again", place.display()));
+            fs::remove_dir_all(&place)
+                .with_context(|| format!("cannot remove {}", place.display()))?;
         }
         let folder = self
             .root
@@ -102,6 +112,7 @@ impl Store {
             step: &step,
         })
         .with_context(|| format!("{} did not succeed", recipe.what))?;
+        fs::write(folder.join(SUMS), sums(&folder)?).context("cannot write a result's sums")?;
         // What is unpacked into a folder may give it an old time, and its time tells what to forget.
         File::open(&folder)
             .and_then(|folder| folder.set_modified(SystemTime::now()))
@@ -143,6 +154,36 @@ impl Store {
     }
 }
 
+/// Returns whether the files of a result are those that were made.
+fn is_whole(result: &Path) -> Result<bool> {
+    let kept = fs::read_to_string(result.join(SUMS)).unwrap_or_default();
+    Ok(kept == sums(result)?)
+}
+
+/// Returns the sums of all files below `result`, as sha256sum(1) has them.
+fn sums(result: &Path) -> Result<String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![result.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let context = || format!("cannot list {}", folder.display());
+        for entry in fs::read_dir(&folder).with_context(context)? {
+            let entry = entry.with_context(context)?;
+            let (kind, path) = (entry.file_type().with_context(context)?, entry.path());
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() && entry.file_name() != SUMS {
+                let sum = sha256_of(&path)?;
+                found.insert(path, sum);
+            }
+        }
+    }
+    let lines = found.into_iter().map(|(path, sum)| {
+        let name = path.strip_prefix(result).unwrap_or(&path);
+        format!("{sum}  {}\n", name.display())
+    });
+    Ok(lines.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
@@ -176,6 +217,30 @@ mod tests {
             ),
             ("1", &second)
         );
+    }
+
+    #[test]
+    fn damaged_result_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let make = |work: &Work<'_>| {
+            fs::create_dir_all(work.folder.join("below"))?;
+            Ok(fs::write(work.folder.join("below/x"), "right")?)
+        };
+        let place = store.get(&recipe(b"a"), make).unwrap();
+        let damages: [fn(&Path); 3] = [
+            |place| fs::write(place.join("below/x"), "wrong").unwrap(),
+            |place| fs::remove_file(place.join("below/x")).unwrap(),
+            // As a power cut leaves a file whose name was written before its bytes.
+            |place| fs::write(place.join(SUMS), "").unwrap(),
+        ];
+        for damage in damages {
+            damage(&place);
+            store.get(&recipe(b"a"), make).unwrap();
+            let text = fs::read_to_string(place.join("below/x")).unwrap();
+            assert_eq!(text, "right");
+            store.get(&recipe(b"a"), |_| bail!("made again")).unwrap();
+        }
     }
 
     #[test]
