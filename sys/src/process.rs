@@ -1,5 +1,5 @@
 //! Copies the calling process, for programs that must run code between `fork` and `exec` (PID 1, and the step
-//! into a container's namespaces), and sends signals by any number, real-time ones too.
+//! into a container's namespaces), and sends signals by any number, real-time ones too, and says what becomes of them.
 
 #![expect(
     unsafe_code,
@@ -67,6 +67,25 @@ pub fn signal_group(group: Pid, number: i32) -> io::Result<()> {
     check(unsafe { libc::kill(-group.as_raw_pid(), number) }.into())
 }
 
+/// Returns whether this process ignores signal `number`, as it does when its parent did (`nohup`, `&` in a script).
+#[must_use]
+pub fn ignores(number: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call only writes the old one, into memory that is there for it.
+    let asked = unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: the call has succeeded, so the action is written.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Gives every signal its default effect, as a new session's first program expects it: what is ignored stays ignored
+/// through `exec`, and a shell cannot trap it.
+pub fn reset_signals() {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default effect runs no code of ours. Numbers whose effect is fixed are refused.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 fn check(returned: libc::c_long) -> io::Result<()> {
     if returned == 0 {
         Ok(())
@@ -118,6 +137,14 @@ mod tests {
         signal_group(pid(&two), 38).unwrap();
         assert_eq!(one.wait().unwrap().signal(), Some(37));
         assert_eq!(two.wait().unwrap().signal(), Some(38));
+    }
+
+    #[test]
+    fn what_a_parent_ignored_is_known() {
+        // The runtime of Rust ignores it in every program.
+        assert!(ignores(libc::SIGPIPE));
+        assert!(!ignores(libc::SIGUSR2));
+        assert!(!ignores(0));
     }
 
     #[test]

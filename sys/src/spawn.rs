@@ -45,6 +45,9 @@ mod tests {
 
     use super::*;
 
+    /// Debian's `sh` understands no descriptor of two digits.
+    const SHELL: &str = "bash";
+
     #[test]
     fn a_child_has_the_descriptors_it_was_given_and_no_other() {
         let (given, mut ours) = UnixStream::pair().unwrap();
@@ -54,7 +57,7 @@ mod tests {
             given.as_raw_fd(),
             kept.as_raw_fd()
         );
-        let mut command = Command::new("sh");
+        let mut command = Command::new(SHELL);
         command
             .args(["-c", &script])
             .stderr(std::process::Stdio::null());
@@ -72,13 +75,15 @@ mod tests {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let number = theirs.as_raw_fd();
         std::thread::spawn(move || {
-            let mut command = Command::new("sh");
+            let mut command = Command::new(SHELL);
             command.args([
                 "-c",
                 &format!("echo up >&{number}; read -r _ <&{number}; echo alive >&{number}"),
             ]);
             tie(&mut command, vec![theirs.into()]);
             let child = command.spawn().unwrap();
+            // So that a child that fails is seen to have, not waited for.
+            drop(command);
             let mut up = [0; 3];
             ours.read_exact(&mut up).unwrap();
             (ours, child)

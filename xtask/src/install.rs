@@ -20,11 +20,18 @@ const SOCKET_UNIT: &str = "testudo-concierge.socket";
 /// The daemon, with the manager's own cgroup to put its children in.
 const SERVICE_UNIT: &str = "testudo-concierge.service";
 
-/// Shells that have a folder for completions of their own.
-const SHELLS: [(&str, &str); 3] = [
-    ("bash", "bash-completion/completions/{}"),
-    ("zsh", "zsh/site-functions/_{}"),
-    ("fish", "fish/vendor_completions.d/{}.fish"),
+/// Shells that have a folder for completions of their own, and their names for the files there. One script knows all
+/// programs: bash and fish look for it under the name that is being typed, zsh in the first line of every file.
+const SHELLS: [(&str, &str); 9] = [
+    ("bash", "bash-completion/completions/testudo"),
+    ("bash", "bash-completion/completions/vmc"),
+    ("bash", "bash-completion/completions/vsh"),
+    ("bash", "bash-completion/completions/crosh"),
+    ("zsh", "zsh/site-functions/_testudo"),
+    ("fish", "fish/vendor_completions.d/testudo.fish"),
+    ("fish", "fish/vendor_completions.d/vmc.fish"),
+    ("fish", "fish/vendor_completions.d/vsh.fish"),
+    ("fish", "fish/vendor_completions.d/crosh.fish"),
 ];
 
 /// Where a user's installation lies.
@@ -122,12 +129,9 @@ fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
     command::output(Command::new(testudo).arg("man").arg(&pages))
         .context("cannot write the manual pages")?;
     for (shell, path) in SHELLS {
-        // One script knows all names; a shell looks for it under the one that is being typed.
         let script = command::output(Command::new(testudo).args(["completions", shell]))
             .with_context(|| format!("cannot make the completion for {shell}"))?;
-        for name in ["testudo"].iter().chain(build::NAMES) {
-            write(&prefix.data.join(path.replace("{}", name)), &script)?;
-        }
+        write(&prefix.data.join(path), &script)?;
     }
     Ok(())
 }

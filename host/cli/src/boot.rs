@@ -1,7 +1,7 @@
 //! From nothing to a running container: each step is skipped when its result is already there.
 
 use link::config::EngineChoice;
-use wire::proto::{ContainerSource, StartContainer, StartVm};
+use wire::proto::{StartContainer, StartVm};
 use wire::{ContainerName, Fault, Kind, VmName};
 
 use crate::client::Client;
@@ -44,6 +44,7 @@ pub(crate) async fn vm_on(
         create: missing == Missing::Create,
         engine: engine.map_or_else(String::new, |engine| engine.to_string()),
     };
+    stages.under_way(format!("{vm} goes on starting; to stop it: vmc stop {vm}"));
     let report = match client.vms().start(start).await {
         Ok(report) => stages.follow(report.into_inner()).await,
         Err(status) => Err(status.into()),
@@ -55,6 +56,7 @@ pub(crate) async fn vm_on(
         let causes = &fault.parts().causes;
         stages.note(&format!("no windows: {fault}: {}", causes.join(": ")));
     }
+    stages.under_way("");
     Ok(())
 }
 
@@ -68,7 +70,7 @@ pub(crate) async fn container(
 ) -> Result<(), Fault> {
     match start(client, vm, container, stages).await {
         Err(fault) if fault.kind() == Kind::NotFound && missing == Missing::Create => {
-            let base = Source::new(ContainerSource::Base, Vec::new());
+            let base = Source::base();
             create::container(client, vm, create::header(container, &base), base, stages).await?;
             start(client, vm, container, stages).await
         }
@@ -90,11 +92,20 @@ pub(crate) async fn session(
     if let Some(name) = &place.container {
         container(client, &place.vm, name, missing, &mut stages).await?;
     }
+    stages.under_way(stays(&place));
     let session = stages
         .stage("shell", Session::open(client, &place, options, command))
         .await?;
     stages.finish("ready");
     Ok(session)
+}
+
+/// Says what stays when nobody waits for the shell: its command is hung up.
+pub(crate) fn stays(Place { vm, container }: &Place) -> String {
+    match container {
+        Some(name) => format!("{name} runs on; to stop it: testudo stop {name}"),
+        None => format!("{vm} runs on; to stop it: vmc stop {vm}"),
+    }
 }
 
 async fn start(
@@ -106,6 +117,9 @@ async fn start(
     let start = StartContainer {
         container: container.to_string(),
     };
+    stages.under_way(format!(
+        "{container} goes on starting; to stop it: testudo stop {container}"
+    ));
     let report = client.containers(vm).start(start).await?.into_inner();
     stages.follow(report).await
 }

@@ -94,10 +94,15 @@ impl Client {
 
     /// Adds the nearest VM to a fault, if it is because there is no `vm`.
     pub(crate) async fn known_vms(&self, fault: Fault, vm: &VmName) -> Fault {
-        if !lacks_a_hint(&fault) {
+        if fault.kind() != Kind::NotFound {
             return fault;
         }
         let vms = self.list().await.unwrap_or_default();
+        if vms.is_empty() {
+            return fault.hint(format!(
+                "testudo makes a VM and a container; vmc create {vm} makes only the VM"
+            ));
+        }
         let names: Vec<_> = vms.iter().map(|vm| vm.name.as_str()).collect();
         with_nearest(fault, vm.as_str(), &names, "see vmc list")
     }
@@ -109,7 +114,7 @@ impl Client {
         vm: &VmName,
         container: &ContainerName,
     ) -> Fault {
-        if !lacks_a_hint(&fault) || !self.runs(vm).await.unwrap_or_default() {
+        if fault.kind() != Kind::NotFound || !self.runs(vm).await.unwrap_or_default() {
             return fault;
         }
         let list = answer(self.containers(vm).list(Empty {}))
@@ -130,7 +135,7 @@ impl Client {
         vm: &VmName,
         (container, snapshot): (&ContainerName, &SnapshotName),
     ) -> Fault {
-        if !lacks_a_hint(&fault) {
+        if fault.kind() != Kind::NotFound {
             return fault;
         }
         let named = ContainerRef {
@@ -149,18 +154,16 @@ impl Client {
     }
 }
 
-fn lacks_a_hint(fault: &Fault) -> bool {
-    fault.kind() == Kind::NotFound && fault.parts().hint.is_empty()
-}
-
-/// Adds the one of `known` that is nearest to `name`. Where `name` is among them, something else was not found.
+/// Adds the one of `known` that is nearest to `name`, which is likelier meant than what the fault suggests. Where `name`
+/// is among them, something else was not found.
 fn with_nearest(fault: Fault, name: &str, known: &[&str], otherwise: &str) -> Fault {
     if known.contains(&name) {
         return fault;
     }
     match suggest::nearest(name, known.iter().copied()) {
         Some(near) => fault.hint(format!("did you mean {near}?")),
-        None => fault.hint(otherwise),
+        None if fault.parts().hint.is_empty() => fault.hint(otherwise),
+        None => fault,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Shell completion: the shell asks this program (`COMPLETE=bash testudo …`), which knows the grammar, and of a
-//! running daemon the names of VMs, containers and snapshots. Nothing is ever started for it.
+//! running daemon the names of VMs and containers. Nothing is ever started for it.
 
 use std::ffi::OsString;
 use std::time::Duration;

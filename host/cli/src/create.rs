@@ -1,7 +1,6 @@
 //! Making a container: from the base, or from files of the user, which are only carried. No byte of them is
 //! interpreted on the host.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -31,32 +30,46 @@ pub(crate) struct SourceOptions {
 }
 
 /// What a container is made from, in the daemon's terms.
-#[derive(Debug)]
 pub(crate) struct Source {
     kind: ContainerSource,
-    files: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
+    files: Vec<Reader>,
 }
 
 impl Source {
-    /// Returns a source of `kind` with its files in order; `-` is stdin.
-    pub(crate) fn new(kind: ContainerSource, files: Vec<PathBuf>) -> Self {
-        Self { kind, files }
+    /// Returns the base, which needs no files.
+    pub(crate) fn base() -> Self {
+        Self {
+            kind: ContainerSource::Base,
+            paths: Vec::new(),
+            files: Vec::new(),
+        }
     }
 
-    /// Returns what kind it is.
-    pub(crate) fn kind(&self) -> ContainerSource {
-        self.kind
+    /// Opens a source of `kind` with its files in order; `-` is stdin. To be done before anything is started for it.
+    pub(crate) fn open(kind: ContainerSource, paths: Vec<PathBuf>) -> Result<Self, Fault> {
+        let files = paths.iter().map(|path| open(kind, path));
+        Ok(Self {
+            kind,
+            files: files.collect::<Result<_, _>>()?,
+            paths,
+        })
     }
 }
 
 impl SourceOptions {
-    /// Returns the source that was chosen.
-    pub(crate) fn source(self) -> Source {
+    /// Returns whether there is one of the user's own.
+    pub(crate) fn is_given(&self) -> bool {
+        self.from_rootfs.is_some() || self.from_image.is_some() || self.from_oci.is_some()
+    }
+
+    /// Opens the source that was chosen.
+    pub(crate) fn open(self) -> Result<Source, Fault> {
         match (self.from_rootfs, self.from_image, self.from_oci) {
-            (Some(file), _, _) => Source::new(ContainerSource::Rootfs, vec![file]),
-            (_, Some(files), _) => Source::new(ContainerSource::Image, files),
-            (_, _, Some(path)) => Source::new(ContainerSource::Oci, vec![path]),
-            (None, None, None) => Source::new(ContainerSource::Base, Vec::new()),
+            (Some(file), _, _) => Source::open(ContainerSource::Rootfs, vec![file]),
+            (_, Some(files), _) => Source::open(ContainerSource::Image, files),
+            (_, _, Some(path)) => Source::open(ContainerSource::Oci, vec![path]),
+            (None, None, None) => Ok(Source::base()),
         }
     }
 }
@@ -79,12 +92,19 @@ pub(crate) async fn container(
     source: Source,
     stages: &mut Stages<'_>,
 ) -> Result<(), Fault> {
+    let name = header.container.clone();
     let first = CreateContainer {
         part: Some(Part::Header(header)),
     };
-    let (parts, unreadable_file) = transfer::carry(first, open(&source)?, |index, data| {
+    let Source { kind, paths, files } = source;
+    let (parts, unreadable_file) = transfer::carry(first, files, |index, data| {
         let part = Part::File(FileChunk { index, data });
         CreateContainer { part: Some(part) }
+    });
+    // Files that are cut off are given up; the base is there already.
+    stages.under_way(match kind {
+        ContainerSource::Base => format!("container {name} is still made"),
+        _ => String::new(),
     });
     let mut containers = client.containers(vm);
     let create = async {
@@ -94,29 +114,16 @@ pub(crate) async fn container(
     // Leaving the call is what tells the daemon that the files did not come to their end.
     tokio::select! {
         created = create => created,
-        error = unreadable_file => Err(unreadable(&source).because(&error)),
+        error = unreadable_file => Err(unreadable(&paths).because(&error)),
     }
 }
 
-fn open(source: &Source) -> Result<Vec<Reader>, Fault> {
-    let files = source.files.iter().map(|path| {
-        let file: Reader = if path == Path::new("-") {
-            Box::new(io::stdin())
-        } else if source.kind == ContainerSource::Oci && path.is_dir() {
-            layout(path)?
-        } else {
-            let file = File::open(path).map_err(|error| transfer::unreadable(path, &error))?;
-            if file.metadata().is_ok_and(|found| found.is_dir()) {
-                return Err(transfer::unreadable(
-                    path,
-                    &io::ErrorKind::IsADirectory.into(),
-                ));
-            }
-            Box::new(file)
-        };
-        Ok(file)
-    });
-    files.collect()
+fn open(kind: ContainerSource, path: &Path) -> Result<Reader, Fault> {
+    if kind == ContainerSource::Oci && path.is_dir() {
+        layout(path)
+    } else {
+        transfer::open(path)
+    }
 }
 
 /// Returns a tar of the OCI layout folder at `path`, made as it is read.
@@ -163,12 +170,8 @@ impl Read for Made {
     }
 }
 
-fn unreadable(source: &Source) -> Fault {
-    let files: Vec<_> = source
-        .files
-        .iter()
-        .map(|path| transfer::shown(path))
-        .collect();
+fn unreadable(paths: &[PathBuf]) -> Fault {
+    let files: Vec<_> = paths.iter().map(|path| transfer::shown(path)).collect();
     let message = format!("cannot read {}", files.join(" or "));
     Fault::new(Kind::Invalid, "E-FILE", message)
 }

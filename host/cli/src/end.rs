@@ -4,12 +4,13 @@
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use wire::{Fault, Kind, vsh};
 
 use crate::crosh::Prompt;
 use crate::invocation::{Contract, Invocation};
 use crate::session::Session;
+use crate::session::signals::{listen, next};
 use crate::ui::Ui;
 
 /// Our failure where the status is otherwise a command's (the contract of podman and docker).
@@ -52,7 +53,10 @@ pub(crate) fn run(invocation: Invocation) -> ExitCode {
     let end = runtime.block_on(async {
         tokio::select! {
             end = invocation.run(&ui) => end,
-            status = interrupted() => Ok(End::Status(status)),
+            status = interrupted() => {
+                ui.interrupted();
+                Ok(End::Status(status))
+            }
         }
     });
     match finish(end, runtime, &ui) {
@@ -82,18 +86,13 @@ fn finish(end: Result<End, Fault>, runtime: Runtime, ui: &Ui) -> Result<u8, Faul
 /// Waits for a signal that asks the call to end and returns the status that it is to end with. Dropping the
 /// call's future then removes what it had half made.
 async fn interrupted() -> u8 {
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hang_up)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::hangup()),
-    ) else {
-        // Without handlers the signals do what they do by default: end the process.
-        return std::future::pending().await;
-    };
+    let mut interrupt = listen(SignalKind::interrupt());
+    let mut terminate = listen(SignalKind::terminate());
+    let mut hang_up = listen(SignalKind::hangup());
     tokio::select! {
-        _ = interrupt.recv() => 128 + 2,
-        _ = terminate.recv() => 128 + 15,
-        _ = hang_up.recv() => 128 + 1,
+        () = next(&mut interrupt) => 128 + 2,
+        () = next(&mut terminate) => 128 + 15,
+        () = next(&mut hang_up) => 128 + 1,
     }
 }
 

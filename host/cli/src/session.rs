@@ -12,7 +12,7 @@ mod escape;
 mod farewell;
 mod input;
 mod output;
-mod signals;
+pub(crate) mod signals;
 pub(crate) mod terminal;
 mod writer;
 

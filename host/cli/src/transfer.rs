@@ -200,6 +200,9 @@ pub(crate) fn open(path: &Path) -> Result<Reader, Fault> {
         return Ok(Box::new(io::stdin()));
     }
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    if file.metadata().is_ok_and(|found| found.is_dir()) {
+        return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
+    }
     Ok(Box::new(file))
 }
 

@@ -10,8 +10,10 @@ mod stages;
 mod table;
 mod when;
 
+use std::cell::RefCell;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use serde::Serialize;
 use wire::{Fault, Kind};
@@ -36,6 +38,14 @@ pub(crate) struct Ui {
     quiet: bool,
     color: Color,
     input: bool,
+    /// What the daemon goes on with when this call is interrupted; empty when nothing is under way.
+    under_way: Rc<RefCell<String>>,
+}
+
+/// Something to read once, as JSON.
+#[derive(Serialize)]
+struct Note<'a> {
+    text: &'a str,
 }
 
 /// What stdout carries.
@@ -76,6 +86,7 @@ impl Ui {
             input: !output.input.no_input
                 && io::stdin().is_terminal()
                 && io::stderr().is_terminal(),
+            under_way: Rc::default(),
         }
     }
 
@@ -179,6 +190,27 @@ impl Ui {
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet && matches!(self.form, Form::Text | Form::Command { json: false }) {
             self.message(&clean(text));
+        }
+    }
+
+    /// Keeps what is to be told if this call is interrupted from now on: what goes on without it, and how to end that.
+    /// Nothing, once `what` is empty.
+    pub(crate) fn under_way(&self, what: impl Into<String>) {
+        self.under_way.replace(what.into());
+    }
+
+    /// Tells what goes on without this call, which was interrupted.
+    pub(crate) fn interrupted(&self) {
+        let what = self.under_way.take();
+        if what.is_empty() {
+            return;
+        }
+        let text = format!("interrupted; {what}");
+        if self.json() {
+            // A closed stdout leaves nowhere to say so.
+            self.object("note", &Note { text: &text }).ok();
+        } else {
+            self.note(&text);
         }
     }
 

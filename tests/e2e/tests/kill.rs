@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fixture::{Home, Role, walk};
@@ -71,8 +72,14 @@ fn begun(line: &str) -> Option<String> {
     begins.then(|| line["name"].as_str().map(str::to_owned))?
 }
 
-/// Begins a start in the background and returns when it has come to `stage`. The rest of the report is read for it.
+/// Begins a start in the background and returns when it has come to `stage`.
 fn start_until(home: &Home, stage: &str) -> Child {
+    start_and_listen(home, stage).0
+}
+
+/// As [`start_until`], with the rest of the report, which is read whether or not anybody asks for it: one that nobody reads
+/// would hold the client up.
+fn start_and_listen(home: &Home, stage: &str) -> (Child, JoinHandle<String>) {
     let mut client = home.background("testudo", START);
     let mut report = BufReader::new(client.stderr.take().expect("it is piped"));
     let reached = report
@@ -81,9 +88,13 @@ fn start_until(home: &Home, stage: &str) -> Child {
         .map_while(Result::ok)
         .any(|line| begun(&line).as_deref() == Some(stage));
     assert!(reached, "the start never comes to {stage}");
-    // A report that nobody reads would hold the client up.
-    std::thread::spawn(move || std::io::copy(&mut report, &mut std::io::sink()));
-    client
+    let rest = std::thread::spawn(move || {
+        let mut rest = String::new();
+        // What came before a failure is what there is.
+        let _ = report.read_to_string(&mut rest);
+        rest
+    });
+    (client, rest)
 }
 
 /// Asserts that a start of the VM, a look at the kept file and an end work as if nothing had happened.
@@ -162,13 +173,45 @@ fn each_device_dies_at_each_stage(home: &mut Home) {
 fn the_client_is_interrupted_at_each_stage(home: &mut Home) {
     for stage in stages(home) {
         let after = format!("Ctrl-C at {stage}");
-        let client = start_until(home, stage);
+        let (client, rest) = start_and_listen(home, stage);
         let pid = rustix::process::Pid::from_child(&client);
         // One that has just ended cannot be interrupted any more.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         client_ends(client, &after);
+        let said = rest.join().expect("the reader does not panic");
+        // In the last stage the command may be there already, and then the signal is its own.
+        if stage != "shell" {
+            assert_goes_on(home, &said, &after);
+        }
         all_is_well(home, &after);
     }
+}
+
+/// Asserts that an interrupted start says that it goes on, and that this is true.
+fn assert_goes_on(home: &Home, said: &str, after: &str) {
+    let notes: Vec<String> = said.lines().filter_map(noted).collect();
+    let told = notes.iter().any(|note| {
+        let goes_on = note.starts_with("interrupted; ") && note.contains(" goes on starting");
+        goes_on && note.contains("; to stop it: ")
+    });
+    assert!(told, "after {after} nobody says what goes on: {said}");
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let info = home.run("vmc", &["info", "--json", "termina"]).ok().json();
+        if info["state"] == "running" {
+            return;
+        }
+        assert_eq!(info["state"], "starting", "after {after}: {info}");
+        assert!(Instant::now() < deadline, "after {after} it never runs");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Returns the text of a line of the report that is a note.
+fn noted(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let is_note = line["type"] == "note";
+    is_note.then(|| line["text"].as_str().map(str::to_owned))?
 }
 
 /// Kills the agent as soon as there is one that starts a command for us, while the daemon still configures the VM. The

@@ -142,11 +142,13 @@ fn stream<T>(items: Vec<T>) -> Response<ReceiverStream<T>> {
     Response::new(ReceiverStream::new(receive))
 }
 
+/// The code and hint are those of the real daemon and agent: what a client adds has to get along with them.
 fn not_found(what: &str, name: &str) -> Status {
-    Fault::new(
-        Kind::NotFound,
-        "E-NOT-FOUND",
-        format!("there is no {what} {name}"),
-    )
-    .into()
+    let (code, hint) = match what {
+        "VM" => ("E-VM-NOTFOUND", format!("create it: vmc create {name}")),
+        "container" => ("E-CONTAINER-NOTFOUND", format!("testudo create {name}")),
+        _ => ("E-SNAPSHOT-NOTFOUND", String::new()),
+    };
+    let message = format!("there is no {what} {name}");
+    Fault::new(Kind::NotFound, code, message).hint(hint).into()
 }

@@ -59,6 +59,17 @@ where
     Response::new(ReceiverStream::new(steps))
 }
 
+/// Runs a verb on its own, so that it comes to its end when the host stops listening: one that is left half-way would
+/// let the next verb in while it still works on the disk.
+async fn whole<T: Send + 'static>(
+    span: tracing::Span,
+    verb: impl Future<Output = Result<T, Fault>> + Send + 'static,
+) -> Answer<T> {
+    let done = tokio::spawn(verb.instrument(span)).await;
+    let done = done.map_err(|error| Fault::internal(&error))?;
+    Ok(Response::new(done?))
+}
+
 #[tonic::async_trait]
 impl Service for Calls {
     type CreateStream = Steps;
@@ -116,13 +127,13 @@ impl Service for Calls {
             (false, 0) => stop::TIMEOUT,
             (false, ms) => Duration::from_millis(u64::from(ms)),
         };
-        self.0.disk.mounted().await?;
-        self.0
-            .containers
-            .stop(&container(&name)?, timeout)
-            .instrument(span)
-            .await?;
-        Ok(Response::new(Empty {}))
+        let (agent, name) = (self.0.clone(), container(&name)?);
+        whole(span, async move {
+            agent.disk.mounted().await?;
+            agent.containers.stop(&name, timeout).await?;
+            Ok(Empty {})
+        })
+        .await
     }
 
     async fn delete(&self, request: Request<DeleteContainer>) -> Answer<Empty> {
@@ -131,13 +142,13 @@ impl Service for Calls {
             container: name,
             force,
         } = request.into_inner();
-        self.0.disk.mounted().await?;
-        self.0
-            .containers
-            .delete(&container(&name)?, force)
-            .instrument(span)
-            .await?;
-        Ok(Response::new(Empty {}))
+        let (agent, name) = (self.0.clone(), container(&name)?);
+        whole(span, async move {
+            agent.disk.mounted().await?;
+            agent.containers.delete(&name, force).await?;
+            Ok(Empty {})
+        })
+        .await
     }
 
     async fn rename(&self, request: Request<RenameContainer>) -> Answer<Empty> {
@@ -146,14 +157,14 @@ impl Service for Calls {
             container: name,
             new_name,
         } = request.into_inner();
-        self.0.disk.mounted().await?;
+        let agent = self.0.clone();
         let (name, new) = (container(&name)?, container(&new_name)?);
-        self.0
-            .containers
-            .rename(&name, &new)
-            .instrument(span)
-            .await?;
-        Ok(Response::new(Empty {}))
+        whole(span, async move {
+            agent.disk.mounted().await?;
+            agent.containers.rename(&name, &new).await?;
+            Ok(Empty {})
+        })
+        .await
     }
 
     async fn copy(&self, request: Request<CopyContainer>) -> Answer<Steps> {
@@ -185,26 +196,26 @@ impl Service for Calls {
 
     async fn snapshot(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("snapshot", &request);
-        self.0.disk.mounted().await?;
+        let agent = self.0.clone();
         let (name, snapshot) = snapshot(request.get_ref())?;
-        self.0
-            .containers
-            .snapshot(&name, &snapshot)
-            .instrument(span)
-            .await?;
-        Ok(Response::new(Empty {}))
+        whole(span, async move {
+            agent.disk.mounted().await?;
+            agent.containers.snapshot(&name, &snapshot).await?;
+            Ok(Empty {})
+        })
+        .await
     }
 
     async fn restore(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("restore", &request);
-        self.0.disk.mounted().await?;
+        let agent = self.0.clone();
         let (name, snapshot) = snapshot(request.get_ref())?;
-        self.0
-            .containers
-            .restore(&name, &snapshot)
-            .instrument(span)
-            .await?;
-        Ok(Response::new(Empty {}))
+        whole(span, async move {
+            agent.disk.mounted().await?;
+            agent.containers.restore(&name, &snapshot).await?;
+            Ok(Empty {})
+        })
+        .await
     }
 
     async fn list_snapshots(&self, request: Request<ContainerRef>) -> Answer<SnapshotList> {
@@ -217,14 +228,14 @@ impl Service for Calls {
 
     async fn delete_snapshot(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("delete snapshot", &request);
-        self.0.disk.mounted().await?;
+        let agent = self.0.clone();
         let (name, snapshot) = snapshot(request.get_ref())?;
-        self.0
-            .containers
-            .delete_snapshot(&name, &snapshot)
-            .instrument(span)
-            .await?;
-        Ok(Response::new(Empty {}))
+        whole(span, async move {
+            agent.disk.mounted().await?;
+            agent.containers.delete_snapshot(&name, &snapshot).await?;
+            Ok(Empty {})
+        })
+        .await
     }
 
     async fn export(&self, request: Request<ContainerRef>) -> Answer<Chunks> {

@@ -24,7 +24,7 @@ use rustix::thread::{
     ThreadNameSpaceType, move_into_thread_name_spaces, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
-use sys::process::{Forked, fork};
+use sys::process::{Forked, fork, reset_signals};
 use wire::proto::VshStarted;
 use wire::{Fault, Kind};
 
@@ -281,6 +281,7 @@ fn command(target: &Target, ends: Ends, report: &mut File) -> ExitCode {
         }
     }
     drop(ends);
+    reset_signals();
     let error = Command::new(&target.program)
         .arg0(&target.words[0])
         .args(&target.words[1..])

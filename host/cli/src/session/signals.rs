@@ -45,32 +45,21 @@ impl Forwarder {
     /// Passes signals on until the program ends.
     pub(super) fn run(mut self, runtime: &Runtime) {
         runtime.block_on(async {
-            let [
-                Ok(mut interrupt),
-                Ok(mut quit),
-                Ok(mut terminate),
-                Ok(mut hang_up),
-            ] = [
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::quit()),
-                signal(SignalKind::terminate()),
-                signal(SignalKind::hangup()),
-            ]
-            else {
-                // Without handlers the signals do what they do by default: end us, and vshd hangs up.
-                return;
-            };
-            let mut window = signal(SignalKind::window_change()).ok();
-            let mut go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw())).ok();
+            let mut interrupt = listen(SignalKind::interrupt());
+            let mut quit = listen(SignalKind::quit());
+            let mut terminate = listen(SignalKind::terminate());
+            let mut hang_up = listen(SignalKind::hangup());
+            let mut window = listen(SignalKind::window_change());
+            let mut go_on = listen(SignalKind::from_raw(Signal::CONT.as_raw()));
             if self.terminal {
                 self.window(false).await;
             }
             loop {
                 tokio::select! {
-                    _ = interrupt.recv() => self.pass(Signal::INT).await,
-                    _ = quit.recv() => self.pass(Signal::QUIT).await,
-                    _ = terminate.recv() => self.pass(Signal::TERM).await,
-                    _ = hang_up.recv() => self.pass(Signal::HUP).await,
+                    () = next(&mut interrupt) => self.pass(Signal::INT).await,
+                    () = next(&mut quit) => self.pass(Signal::QUIT).await,
+                    () = next(&mut terminate) => self.pass(Signal::TERM).await,
+                    () = next(&mut hang_up) => self.pass(Signal::HUP).await,
                     () = next(&mut window) => self.window(false).await,
                     () = next(&mut go_on) => self.window(true).await,
                 }
@@ -111,7 +100,17 @@ impl Forwarder {
     }
 }
 
-async fn next(stream: &mut Option<Stream>) {
+/// Listens to a signal that is not ignored: whoever started us with `nohup`, or in a script's background, wants it to
+/// stay so. One that cannot be listened to does what it does by default: it ends us, and vshd hangs up.
+pub(crate) fn listen(kind: SignalKind) -> Option<Stream> {
+    if sys::process::ignores(kind.as_raw_value()) {
+        return None;
+    }
+    signal(kind).ok()
+}
+
+/// Waits for the next signal of `stream`; for ever where none is listened to.
+pub(crate) async fn next(stream: &mut Option<Stream>) {
     match stream {
         Some(stream) => drop(stream.recv().await),
         None => std::future::pending().await,

@@ -42,7 +42,7 @@ struct MakeOptions {
 impl Create {
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<(), Fault> {
         let vm = call.vm()?;
-        let source = self.source.source();
+        let source = self.source.open()?;
         let mut header = create::header(&self.name, &source);
         header.start_on_boot = self.make.on_boot;
         if self.make.no_user {

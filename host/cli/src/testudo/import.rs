@@ -31,7 +31,7 @@ impl Import {
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<(), Fault> {
         let vm = call.vm()?;
         let name = self.name.map_or_else(|| from_file(&self.file), Ok)?;
-        let source = Source::new(ContainerSource::Export, vec![self.file]);
+        let source = Source::open(ContainerSource::Export, vec![self.file])?;
         let mut header = create::header(&name, &source);
         // Its users come with it.
         header.user = None;

@@ -26,6 +26,7 @@ impl Restart {
         let mut stages = Stages::new(call.ui);
         boot::vm(&client, &vm, Missing::Refuse, &mut stages).await?;
         for name in &names {
+            stages.under_way(stop::going(name));
             stages
                 .stage("stop", stop::stop(&client, &vm, name, self.how))
                 .await?;

@@ -41,6 +41,7 @@ impl Shutdown {
             Err(fault) => return Err(fault),
         };
         let mut stages = Stages::new(call.ui);
+        stages.under_way("the VMs and the daemon go on ending");
         let report = client.daemon().shutdown(Empty {}).await?.into_inner();
         match stages.follow(report).await {
             // The daemon may be gone before the end of its report has reached us.

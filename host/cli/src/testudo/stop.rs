@@ -45,11 +45,18 @@ impl Stop {
             return Ok(());
         }
         for name in &names {
+            call.ui.under_way(going(name));
             stop(&client, &vm, name, self.how).await?;
+            call.ui.under_way("");
             call.ui.note(&format!("stopped {name}"));
         }
         Ok(())
     }
+}
+
+/// Says what goes on when nobody waits for the stop.
+pub(super) fn going(name: &ContainerName) -> String {
+    format!("{name} goes on stopping; to end it at once: testudo stop --kill {name}")
 }
 
 /// Stops one container of a running VM.

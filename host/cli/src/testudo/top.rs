@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use wire::Fault;
 
 use super::Call;
@@ -39,19 +40,25 @@ impl Top {
     }
 }
 
+/// What is seen at one moment.
+#[derive(Serialize)]
+struct Picture {
+    vms: Vec<json::Vm>,
+    containers: Vec<json::Container>,
+}
+
 async fn show(call: &Call<'_>, redraw: bool) -> Result<(), Fault> {
     let (vms, containers) = list::known(call).await?;
     let ui: &Ui = call.ui;
     if ui.json() {
-        let vms: Vec<_> = vms.iter().map(json::Vm::from).collect();
-        let containers: Vec<_> = containers
-            .iter()
-            .map(|(vm, found)| json::Container::of(vm, found))
-            .collect();
-        return ui.object(
-            "top",
-            &serde_json::json!({ "vms": vms, "containers": containers }),
-        );
+        let containers = containers.iter();
+        let picture = Picture {
+            vms: vms.iter().map(json::Vm::from).collect(),
+            containers: containers
+                .map(|(vm, found)| json::Container::of(vm, found))
+                .collect(),
+        };
+        return ui.object("top", &picture);
     }
     if redraw {
         ui.clear()?;

@@ -158,6 +158,7 @@ impl<'a> Stages<'a> {
 
     /// Takes the picture away and says in one line how long it took, if that was long.
     pub(crate) fn finish(mut self, what: &str) {
+        self.ui.under_way("");
         let total = self.begun.elapsed();
         if let Picture::List { lines, .. } = &mut self.picture {
             if *lines > 0 {
@@ -207,6 +208,11 @@ impl<'a> Stages<'a> {
                 took,
             });
         }
+    }
+
+    /// Says what goes on when the call is interrupted from now on.
+    pub(crate) fn under_way(&self, what: impl Into<String>) {
+        self.ui.under_way(what);
     }
 
     /// Prints a note above the list.

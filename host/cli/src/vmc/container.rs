@@ -1,7 +1,7 @@
 //! `vmc container`: a container from nothing to a shell.
 
 use clap::Args;
-use wire::proto::{ContainerRef, ContainerSource};
+use wire::proto::ContainerRef;
 use wire::{ContainerName, Fault, Kind};
 
 use super::{Call, Named};
@@ -34,11 +34,12 @@ pub(super) struct Container {
 impl Container {
     /// Returns whether it is to be made from files of the user.
     pub(super) fn has_source(&self) -> bool {
-        self.source.clone().source().kind() != ContainerSource::Base
+        self.source.is_given()
     }
 
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<End, Fault> {
         let vm = self.vm.name;
+        let source = self.source.open()?;
         let client = call.client().await?;
         let mut stages = Stages::new(call.ui);
         boot::vm(&client, &vm, Missing::Create, &mut stages).await?;
@@ -47,7 +48,6 @@ impl Container {
         };
         match answer(client.containers(&vm).info(named)).await {
             Err(fault) if fault.kind() == Kind::NotFound => {
-                let source = self.source.source();
                 let header = create::header(&self.container, &source);
                 create::container(&client, &vm, header, source, &mut stages).await?;
             }
@@ -64,6 +64,7 @@ impl Container {
             container: Some(self.container),
         };
         let options = SessionOptions::plain();
+        stages.under_way(boot::stays(&place));
         let open = Session::open(&client, &place, &options, Vec::new());
         let session = stages.stage("shell", open).await?;
         stages.finish("ready");

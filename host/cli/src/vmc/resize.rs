@@ -29,6 +29,7 @@ impl Resize {
             vm: vm.to_string(),
             disk_bytes: self.size.0,
         };
+        stages.under_way(format!("the disk of {vm} goes on growing"));
         let resized = match client.vms().resize(resize).await {
             Ok(report) => stages.follow(report.into_inner()).await,
             Err(status) => Err(status.into()),

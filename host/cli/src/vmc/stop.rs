@@ -33,6 +33,9 @@ impl Stop {
         };
         let client = call.client().await?;
         let mut stages = Stages::new(call.ui);
+        stages.under_way(format!(
+            "{vm} goes on stopping; to end it at once: vmc kill {vm}"
+        ));
         let stopped = match client.vms().stop(stop).await {
             Ok(report) => stages.follow(report.into_inner()).await,
             Err(status) => Err(status.into()),

@@ -57,6 +57,10 @@ fn bash_and_others_get_a_script_for_all_programs() {
             );
         }
     }
+    let script = desk.run("testudo", &["completions", "zsh"]);
+    // The names for which zsh loads the file.
+    let first = script.text().lines().next().unwrap();
+    assert_eq!(first, "#compdef testudo vmc vsh crosh");
     let script = desk.run("testudo", &["completions", "bash"]);
     std::fs::write(desk.path("work/script"), &script.stdout).unwrap();
     let parsed = std::process::Command::new("bash")

@@ -81,13 +81,13 @@ fn a_name_that_does_not_exist_brings_the_nearest_one() {
     let desk = Desk::new();
     insta::assert_snapshot!(desk.run("testudo", &["info", "pengiun"]), @r"
     --- stderr
-    error: there is no container pengiun (E-NOT-FOUND)
+    error: there is no container pengiun (E-CONTAINER-NOTFOUND)
     hint:  did you mean penguin?
     --- exit 3
     ");
     insta::assert_snapshot!(desk.run("testudo", &["--vm", "termnia", "list"]), @r"
     --- stderr
-    error: there is no VM termnia (E-NOT-FOUND)
+    error: there is no VM termnia (E-VM-NOTFOUND)
     hint:  did you mean termina?
     --- exit 3
     ");
@@ -308,7 +308,7 @@ fn snapshots() {
     ");
     insta::assert_snapshot!(desk.run("testudo", &["snapshot", "restore", "dev", "nope"]), @r"
     --- stderr
-    error: there is no snapshot nope (E-NOT-FOUND)
+    error: there is no snapshot nope (E-SNAPSHOT-NOTFOUND)
     hint:  see testudo snapshot list dev
     --- exit 3
     ");
@@ -532,4 +532,21 @@ fn an_interrupt_leaves_a_question() {
     asked.type_in("\x03");
     assert_eq!(asked.end(), 130);
     assert_eq!(desk.daemon().world().containers["termina"].len(), 2);
+}
+
+#[test]
+fn a_file_that_is_not_there_starts_nothing() {
+    let desk = Desk::empty();
+    for line in [
+        &["testudo", "import", "none.tar.zst"][..],
+        &["testudo", "create", "new", "--from-rootfs", "none.tar"],
+        &["vmc", "container", "lab", "new", "--from-oci", "none"],
+    ] {
+        let shown = desk.run(line[0], &line[1..]);
+        assert!(
+            shown.stderr.starts_with("error: cannot read none"),
+            "{shown}"
+        );
+    }
+    assert_eq!(desk.changes(), [""; 0]);
 }

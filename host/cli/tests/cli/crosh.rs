@@ -97,6 +97,7 @@ fn the_prompt_completes_and_remembers() {
     again.see("crosh> ");
     again.type_in("\x1b[A\x1b[A\r");
     again.see("\r\na  b\r\n");
+    again.see("crosh> ");
     again.type_in("\x04");
     assert_eq!(again.end(), 0);
 }

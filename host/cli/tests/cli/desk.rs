@@ -115,7 +115,13 @@ impl Desk {
 
     /// Returns a command for one of the programs, in an environment of its own.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.path("bin").join(program));
+        let program = self.path("bin").join(program);
+        self.program(&program.display().to_string(), arguments)
+    }
+
+    /// Returns a command for any program, in the same environment.
+    pub(crate) fn program(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments);
         self.environment(&mut command);
         command

@@ -1,6 +1,6 @@
 //! Sessions without a terminal: bytes, statuses and signals pass unchanged.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -93,13 +93,13 @@ fn failures_before_the_command_are_125_to_127() {
     ");
     insta::assert_snapshot!(desk.run("vsh", &["termina", "pengiun", "--", "true"]), @r"
     --- stderr
-    error: there is no container pengiun (E-NOT-FOUND)
+    error: there is no container pengiun (E-CONTAINER-NOTFOUND)
     hint:  did you mean penguin?
     --- exit 125
     ");
     insta::assert_snapshot!(desk.run("vsh", &["terminal", "--", "true"]), @r"
     --- stderr
-    error: there is no VM terminal (E-NOT-FOUND)
+    error: there is no VM terminal (E-VM-NOTFOUND)
     hint:  did you mean termina?
     --- exit 125
     ");
@@ -128,8 +128,13 @@ fn signals_reach_the_command() {
         let desk = Desk::new();
         let script = "trap 'echo got; exit 9' INT TERM QUIT HUP; echo ready; while :; do :; done";
         // The loop starts no program: a shell can lose a signal that comes while it does.
+        let vsh = desk.path("bin/vsh").display().to_string();
+        // The suite itself may have been started with nohup, and with it both the client and the fake vshd's command.
+        let client = ["--default-signal", &vsh, "termina", "penguin", "--"];
+        let command = ["env", "--default-signal", "bash", "-c", script];
+        let line = [&client[..], &command].concat();
         let mut child = desk
-            .command("vsh", &["termina", "penguin", "--", "bash", "-c", script])
+            .program("env", &line)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -140,6 +145,37 @@ fn signals_reach_the_command() {
         assert_eq!(child.wait().unwrap().code(), Some(9));
         assert_eq!(desk.vshd.seen().signals, [number]);
     }
+}
+
+#[test]
+fn what_nohup_ignores_stays_ignored() {
+    let desk = Desk::new();
+    let vsh = desk.path("bin/vsh").display().to_string();
+    let script = "echo ready; read line; echo $line";
+    let line = [
+        "--ignore-signal=HUP",
+        &vsh,
+        "termina",
+        "penguin",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut child = desk
+        .program("env", &line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"alive\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "alive");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(desk.vshd.seen().signals, [0_u32; 0]);
 }
 
 #[test]

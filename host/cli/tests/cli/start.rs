@@ -1,7 +1,9 @@
 //! From nothing to a prompt: `testudo`, `testudo run`, and what is shown on the way.
 
+use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use wire::{Fault, Kind};
 
 use crate::desk::Desk;
@@ -78,7 +80,7 @@ fn a_shell_in_a_container_that_is_named_wrongly_makes_none() {
     let desk = Desk::new();
     insta::assert_snapshot!(desk.run("testudo", &["shell", "penguim"]), @r"
     --- stderr
-    error: there is no container penguim (E-NOT-FOUND)
+    error: there is no container penguim (E-CONTAINER-NOTFOUND)
     hint:  did you mean penguin?
     --- exit 125
     ");
@@ -159,5 +161,34 @@ fn an_interrupt_ends_a_start() {
     let mut seen = desk.on_terminal("testudo", &[]);
     seen.see("disk");
     seen.type_in("\x03");
+    seen.see("interrupted; termina goes on starting; to stop it: vmc stop termina\r\n");
     assert_eq!(seen.end(), 130);
+}
+
+#[test]
+fn an_interrupted_start_says_so_as_it_was_asked_to() {
+    for (option, said) in [
+        (
+            "--json",
+            "{\"version\":1,\"type\":\"note\",\"text\":\"interrupted; lab goes on starting; to stop it: vmc stop lab\"}\n",
+        ),
+        ("--quiet", ""),
+    ] {
+        let desk = Desk::slow(Duration::from_secs(20));
+        let client = desk
+            .command("vmc", &["start", "lab", "--no-shell", option])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while desk.changes() != ["Vms.Start lab"] {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&client), Signal::INT).unwrap();
+        let output = client.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.lines().last().unwrap_or_default(), said.trim_end());
+        assert_eq!(output.stderr, b"");
+    }
 }

@@ -138,7 +138,7 @@ fn stop_and_kill() {
     );
     insta::assert_snapshot!(desk.run("vmc", &["stop", "temrina"]), @r"
     --- stderr
-    error: there is no VM temrina (E-NOT-FOUND)
+    error: there is no VM temrina (E-VM-NOTFOUND)
     hint:  did you mean termina?
     --- exit 3
     ");
