@@ -227,7 +227,7 @@ fn route_entry(gsi: u32, message: Message) -> kvm_irq_routing_entry {
 }
 
 /// A switchboard that remembers, for the tests of what raises interrupts.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod recorder {
     use std::collections::BTreeMap;
     use std::io;
@@ -254,13 +254,25 @@ pub(crate) mod recorder {
 
     impl Switchboard for Recorder {
         fn connect(&self, number: u32, _event: &EventFd, message: Message) -> io::Result<()> {
-            *self.changes.lock().unwrap() += 1;
-            assert_eq!(self.connected.lock().unwrap().insert(number, message), None);
+            *self.changes.lock().expect("no test goes on after a panic") += 1;
+            assert_eq!(
+                self.connected
+                    .lock()
+                    .expect("no test goes on after a panic")
+                    .insert(number, message),
+                None
+            );
             Ok(())
         }
 
         fn disconnect(&self, number: u32, _event: &EventFd) -> io::Result<()> {
-            assert!(self.connected.lock().unwrap().remove(&number).is_some());
+            assert!(
+                self.connected
+                    .lock()
+                    .expect("no test goes on after a panic")
+                    .remove(&number)
+                    .is_some()
+            );
             Ok(())
         }
     }

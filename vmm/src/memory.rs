@@ -70,9 +70,10 @@ impl Memory {
     }
 
     /// Makes memory without a machine to give it to.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn for_tests(size: Mib) -> Self {
-        Self::map_only(backing::sealed(size).unwrap(), size).unwrap()
+        let file = backing::sealed(size).expect("a memory file");
+        Self::map_only(file, size).expect("a mapping")
     }
 
     /// Maps `file` without a machine to give it to.

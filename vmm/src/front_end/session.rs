@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use vhost::vhost_user::message::{
@@ -22,6 +22,7 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
 
 use super::AttachError;
 use super::shape::Shape;
+use crate::event::channel;
 use crate::memory::Memory;
 use crate::virtio_device::{Activation, ReadyQueue};
 
@@ -318,6 +319,9 @@ impl Session {
         let Some((handler, requests)) = &mut self.requests else {
             return Ok(false);
         };
+        // A daemon that sends half a message must not hold up whoever watches all of them.
+        let channel = channel(handler).try_clone_to_owned().map(UnixStream::from);
+        let _deadline = channel.ok().as_ref().and_then(Deadline::of);
         let answered = handler
             .handle_request()
             .map_err(vhost::Error::VhostUserProtocol);
@@ -350,7 +354,7 @@ impl Deadline {
     /// Starts the clock; it stops when the deadline is dropped. Without a thread for it there is no deadline.
     fn of(socket: &UnixStream) -> Option<Self> {
         let socket = socket.try_clone().ok()?;
-        let (kept, dropped) = channel::<()>();
+        let (kept, dropped) = mpsc::channel::<()>();
         let clock = std::thread::Builder::new().name("deadline".to_owned());
         let watch = move || {
             if dropped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
