@@ -2,6 +2,7 @@
 
 mod globals;
 mod input;
+mod local;
 mod marking;
 mod memory;
 mod primary;
@@ -20,6 +21,7 @@ use wl_proxy::protocols::wayland::wl_display::{WlDisplay, WlDisplayError};
 
 use crate::vm::Vm;
 
+pub use local::Locals;
 pub use registry::DisplayHandler;
 pub use transfer::audit_end;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use wayland::pool::Budget;
 
 use crate::ask::Asks;
+use crate::filter::Locals;
 use spec::windows::{Mode, Modes, Policy};
 
 /// How recent the VM's last input must be for a window to ask for the focus: the time a program
@@ -45,6 +46,8 @@ pub struct Vm {
     pub budget: Arc<Budget>,
     /// Open questions to the user.
     pub asks: RefCell<Asks>,
+    /// What its programs copy and drag among themselves.
+    pub locals: Rc<Locals>,
     counts: [Cell<u32>; 3],
     last_input: Cell<Option<Instant>>,
     modes: Cell<Modes>,
@@ -69,6 +72,7 @@ impl Vm {
             policy,
             budget,
             asks,
+            locals: Rc::default(),
             counts: Default::default(),
             last_input: Cell::new(None),
             modes,

@@ -192,9 +192,14 @@ impl Xwm {
     fn tell_geometry(&self, window: &Window, role: &Role) {
         let frame = window.frame_place();
         if window.properties.shadow != [0; 4] && frame.width > 0 && frame.height > 0 {
-            let (x, y) = (frame.x - window.place.x, frame.y - window.place.y);
+            let scale = &self.bridge.scale;
+            let (x, y) = (
+                scale.to_wayland(frame.x - window.place.x),
+                scale.to_wayland(frame.y - window.place.y),
+            );
+            let (width, height) = scale.size_to_wayland((frame.width, frame.height));
             role.xdg_surface
-                .send_set_window_geometry(x, y, frame.width, frame.height);
+                .send_set_window_geometry(x, y, width, height);
         }
     }
 

@@ -3,7 +3,7 @@
 //! An offer of the host is shown to the guest only once it is clear what it is for, a selection or a
 //! drag, and with only those types that may cross.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -20,6 +20,8 @@ use wl_proxy::protocols::wayland::wl_seat::WlSeat;
 use wl_proxy::protocols::wayland::wl_surface::WlSurface;
 
 use super::Context;
+use super::local::Listed;
+use super::transfer::MAX_MIME_LEN;
 use crate::vm::Direction;
 
 /// The most types of one offer. Office programs offer some thirty.
@@ -31,9 +33,12 @@ pub(crate) struct DataManager(pub(crate) Context);
 impl WlDataDeviceManagerHandler for DataManager {
     fn handle_create_data_source(&mut self, slf: &Rc<WlDataDeviceManager>, id: &Rc<WlDataSource>) {
         slf.send_create_data_source(id);
+        let local = self.0.vm.locals.list(id, self.0.channel.clone());
+        id.send_offer(&local.mark());
         id.set_handler(Source {
             context: self.0.clone(),
             types: 0,
+            local,
         });
     }
 
@@ -51,12 +56,17 @@ impl WlDataDeviceManagerHandler for DataManager {
 struct Source {
     context: Context,
     types: usize,
+    local: Listed,
 }
 
 impl WlDataSourceHandler for Source {
     fn handle_offer(&mut self, slf: &Rc<WlDataSource>, mime_type: &str) {
         self.types += 1;
-        if self.types <= MAX_TYPES && self.context.may_offer(Direction::ToHost, mime_type) {
+        if self.types > MAX_TYPES || mime_type.len() > MAX_MIME_LEN {
+            return;
+        }
+        self.local.add(mime_type);
+        if self.context.may_offer(Direction::ToHost, mime_type) {
             slf.send_offer(mime_type);
         }
     }
@@ -81,6 +91,7 @@ impl WlDataDeviceHandler for Device {
         id.set_handler(Offer {
             context: self.0.clone(),
             hidden,
+            local: Cell::new(None),
         });
     }
 
@@ -125,16 +136,21 @@ struct Hidden {
 struct Offer {
     context: Context,
     hidden: RefCell<Option<Hidden>>,
+    /// The source of this VM that it comes from.
+    local: Cell<Option<u64>>,
 }
 
-/// Shows `offer` to the guest if it has a type that may cross; otherwise it is given up.
+/// Shows `offer` to the guest if it has a type that it may see; otherwise it is given up.
 fn show(device: &Rc<WlDataDevice>, offer: &Rc<WlDataOffer>) -> bool {
     let Ok(handler) = offer.try_get_handler_ref::<Offer>() else {
         return false;
     };
-    let Some(hidden) = handler.hidden.take() else {
+    let Some(mut hidden) = handler.hidden.take() else {
         return true;
     };
+    if let Some(number) = handler.local.get() {
+        hidden.types = handler.context.vm.locals.types(number).unwrap_or_default();
+    }
     if hidden.types.is_empty() {
         offer.send_destroy();
         return false;
@@ -154,6 +170,10 @@ fn show(device: &Rc<WlDataDevice>, offer: &Rc<WlDataOffer>) -> bool {
 
 impl WlDataOfferHandler for Offer {
     fn handle_offer(&mut self, slf: &Rc<WlDataOffer>, mime_type: &str) {
+        if let Some(number) = self.context.vm.locals.marked(mime_type) {
+            self.local.set(Some(number));
+            return;
+        }
         if !self.context.may_offer(Direction::ToGuest, mime_type) {
             return;
         }
@@ -185,6 +205,9 @@ impl WlDataOfferHandler for Offer {
     }
 
     fn handle_receive(&mut self, slf: &Rc<WlDataOffer>, mime_type: &str, fd: &Rc<OwnedFd>) {
+        if let Some(number) = self.local.get() {
+            return self.context.vm.locals.ask(number, mime_type, fd);
+        }
         let (offer, fd, name) = (slf.clone(), fd.clone(), mime_type.to_owned());
         self.context
             .transfer(Direction::ToGuest, mime_type, move || {

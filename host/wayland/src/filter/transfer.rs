@@ -8,7 +8,7 @@ use spec::windows::Mode;
 
 /// The longest type name that is looked at. Registered names have at most 127 characters on
 /// each side of the slash (RFC 6838 §4.2).
-const MAX_MIME_LEN: usize = 255;
+pub(super) const MAX_MIME_LEN: usize = 255;
 
 impl Context {
     /// Calls `go` once and if data of type `mime` may go in `direction`.

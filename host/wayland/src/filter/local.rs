@@ -1,0 +1,139 @@
+//! Copying and dragging inside one VM. A program's own types reach other programs of the same VM, whatever may cross to the
+//! host: tabs of a browser and cells of a spreadsheet are dragged under names that the host never lets in.
+//!
+//! ```text
+//!  source in the VM ── its types that may cross, and a mark ──▶ compositor ── offer with the mark ──▶ program in the VM
+//!         ◀──────────────── asked for data directly, without the compositor ─────────────────────────┘
+//! ```
+//! A mark is a type that names the source. It has a random part, is never shown to a guest and is taken from none, so it can
+//! be neither guessed nor repeated.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::rc::{Rc, Weak};
+
+use wayland::channel::{FdRole, Shared};
+use wl_proxy::protocols::wayland::wl_data_source::WlDataSource;
+
+/// The sources of one VM's programs.
+pub struct Locals {
+    random: u64,
+    next: Cell<u64>,
+    sources: RefCell<HashMap<u64, Local>>,
+}
+
+struct Local {
+    source: Weak<WlDataSource>,
+    channel: Shared,
+    types: Vec<String>,
+}
+
+/// One source among [`Locals`], forgotten when dropped.
+pub(super) struct Listed {
+    locals: Rc<Locals>,
+    number: u64,
+}
+
+impl Default for Locals {
+    fn default() -> Self {
+        let mut random = [0; 8];
+        // The kernel has had its randomness since long before anybody has a desktop.
+        let _ = rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty());
+        Self {
+            random: u64::from_ne_bytes(random),
+            next: Cell::new(0),
+            sources: RefCell::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Locals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locals").finish_non_exhaustive()
+    }
+}
+
+impl Locals {
+    /// Lists `source` of the program behind `channel`.
+    pub(super) fn list(self: &Rc<Self>, source: &Rc<WlDataSource>, channel: Shared) -> Listed {
+        let number = self.next.replace(self.next.get() + 1);
+        let local = Local {
+            source: Rc::downgrade(source),
+            channel,
+            types: Vec::new(),
+        };
+        self.sources.borrow_mut().insert(number, local);
+        Listed {
+            locals: self.clone(),
+            number,
+        }
+    }
+
+    fn mark(&self, number: u64) -> String {
+        format!("application/x-testudo-{:016x}-{number:x}", self.random)
+    }
+
+    /// Returns the number of the source whose mark `mime` is.
+    pub(super) fn marked(&self, mime: &str) -> Option<u64> {
+        let (_, number) = mime.rsplit_once('-')?;
+        let number = u64::from_str_radix(number, 16).ok()?;
+        (self.mark(number) == mime).then_some(number)
+    }
+
+    /// Returns the types of a source that is still there.
+    pub(super) fn types(&self, number: u64) -> Option<Vec<String>> {
+        let sources = self.sources.borrow();
+        sources.get(&number).map(|local| local.types.clone())
+    }
+
+    /// Asks a source for data of type `mime`, to be written to `fd`.
+    pub(super) fn ask(&self, number: u64, mime: &str, fd: &Rc<OwnedFd>) {
+        let sources = self.sources.borrow();
+        let Some(local) = sources.get(&number) else {
+            return;
+        };
+        let Some(source) = local.source.upgrade() else {
+            return;
+        };
+        if source.try_send_send(mime, fd).is_ok() {
+            local.channel.borrow_mut().expect_fd(FdRole::Pipe);
+        }
+    }
+}
+
+impl Listed {
+    /// Returns the type by which the source is known when it comes back.
+    pub(super) fn mark(&self) -> String {
+        self.locals.mark(self.number)
+    }
+
+    /// Adds a type that the source has.
+    pub(super) fn add(&self, mime: &str) {
+        if let Some(local) = self.locals.sources.borrow_mut().get_mut(&self.number) {
+            local.types.push(mime.to_owned());
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.locals.sources.borrow_mut().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_marks_are_known() {
+        let (locals, others) = (Locals::default(), Locals::default());
+        assert_eq!(locals.marked(&locals.mark(31)), Some(31));
+        assert_eq!(locals.marked(&others.mark(31)), None);
+        for guess in ["text/plain", "application/x-testudo-0-1f", "-", ""] {
+            assert_eq!(locals.marked(guess), None, "{guess}");
+        }
+    }
+}
