@@ -16,6 +16,9 @@ const NAME: &str = "testudo-test";
 /// Where Debian's programs are; sbin has those that only root had before.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
+/// Names a folder that the user for the tests can write, in which suites keep pictures of screens for people.
+const PICTURES: &str = "TESTUDO_PICTURES";
+
 /// How many ids below a user a container may want.
 const SUBORDINATE_IDS: u32 = 65_536;
 
@@ -124,6 +127,9 @@ impl Tester {
             .env("PATH", PATH)
             .env("LANG", "C.UTF-8")
             .env("USER", NAME);
+        if let Some(folder) = std::env::var_os(PICTURES) {
+            command.env(PICTURES, folder);
+        }
         command.env("HOME", folder.parent().unwrap_or(folder));
         Ok(command)
     }

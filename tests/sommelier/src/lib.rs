@@ -4,6 +4,7 @@
 //! sway refuses to run as root, and so does the product's own rule; as root, all programs run as nobody.
 
 mod clock;
+mod pointer;
 mod probe;
 mod programs;
 mod screen;
@@ -11,8 +12,9 @@ mod stage;
 mod usage;
 
 pub use clock::{eventually, soon};
+pub use pointer::Button;
 pub use probe::{Drawn, Load, Probe};
 pub use programs::{Program, Running};
-pub use screen::Screen;
+pub use screen::{Screen, WESTON};
 pub use stage::{Link, Options, Stage};
 pub use usage::{Usage, usage};

@@ -83,6 +83,18 @@ impl Probe {
         (0..count).map(|_| self.round_trip()).collect()
     }
 
+    /// Lets `finder` see every global.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub(crate) fn look(&self, finder: impl WlRegistryHandler) -> io::Result<()> {
+        self.state
+            .display()
+            .new_send_get_registry()
+            .set_handler(finder);
+        self.round_trip().map(drop)
+    }
+
     fn round_trip(&self) -> io::Result<u64> {
         let (start, done) = (Instant::now(), Rc::new(Cell::new(false)));
         self.state
@@ -118,18 +130,49 @@ impl Probe {
         Ok(true)
     }
 
+    fn globals(&self) -> io::Result<Globals> {
+        let globals = Rc::new(RefCell::new(Globals::default()));
+        self.look(Finder(globals.clone()))?;
+        Ok(globals.take())
+    }
+
+    /// Opens `count` windows with a picture each, which stay as long as the connection.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn open(&self, load: Load, count: usize) -> io::Result<()> {
+        let globals = self.globals()?;
+        for number in 0..count {
+            let window = Window::new(&globals, load)?;
+            self.until(|| window.configured.get())?;
+            window.paint(&window.buffers[0], load, number)?;
+            window.surface.send_commit();
+        }
+        self.round_trip().map(drop)
+    }
+
+    /// Makes `count` regions and destroys none.
+    ///
+    /// # Errors
+    /// When the connection breaks, as it should.
+    pub fn flood(&self, count: usize) -> io::Result<()> {
+        let globals = self.globals()?;
+        let compositor = globals.compositor.ok_or(io::ErrorKind::NotFound)?;
+        for number in 0..count {
+            let _region = compositor.new_send_create_region();
+            if number % 1000 == 0 {
+                self.round_trip()?;
+            }
+        }
+        self.round_trip().map(drop)
+    }
+
     /// Draws `count` pictures of `load` in a window of its own.
     ///
     /// # Errors
     /// When the connection breaks.
     pub fn draw(&self, load: Load, count: usize) -> io::Result<Drawn> {
-        let globals = Rc::new(RefCell::new(Globals::default()));
-        self.state
-            .display()
-            .new_send_get_registry()
-            .set_handler(Finder(globals.clone()));
-        self.round_trip()?;
-        let globals = globals.take();
+        let globals = self.globals()?;
         let window = Window::new(&globals, load)?;
         self.until(|| window.configured.get())?;
         let mut drawn = Drawn {
@@ -221,7 +264,8 @@ impl WlRegistryHandler for Finder {
     }
 }
 
-fn bind<T: Object>(registry: &Rc<WlRegistry>, name: u32, version: u32) -> Rc<T> {
+/// Binds the global `name`.
+pub(crate) fn bind<T: Object>(registry: &Rc<WlRegistry>, name: u32, version: u32) -> Rc<T> {
     let object: Rc<T> = registry.state().create_object(version);
     registry.send_bind(name, object.clone());
     object

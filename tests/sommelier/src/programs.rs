@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -154,6 +154,28 @@ impl Program {
         let output = child.wait_with_output().expect("a child can be waited for");
         let _ = feeder.join();
         output
+    }
+
+    /// Runs a program that takes `data` and leaves a process behind to serve it, as wl-copy and xclip do.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn serve(mut self, data: &[u8]) {
+        // What stays behind holds whatever output it was given, so a pipe would never end.
+        let mut file = tempfile::tempfile().expect("the temporary folder is writable");
+        file.write_all(data)
+            .and_then(|()| file.rewind())
+            .expect("a file of our own");
+        self.command
+            .stdin(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let status = self
+            .command
+            .status()
+            .unwrap_or_else(|error| panic!("{:?}: {error}", self.command));
+        assert!(status.success(), "{:?}: {status}", self.command);
     }
 
     /// Runs the program to its end and returns what it printed.

@@ -7,13 +7,23 @@ use rustix::process::getuid;
 use serde_json::Value;
 
 use crate::clock::soon;
+use crate::pointer::{Button, Pointer};
 use crate::programs::{Program, Running};
 
 const CONFIG: &str = "output HEADLESS-1 resolution 1280x800\noutput * bg #203040 solid_color\ndefault_border none\n\
-    focus_follows_mouse no\nxwayland disable\nseat seat0 hide_cursor 1\n";
+    focus_follows_mouse no\nxwayland disable\n";
+
+/// Names a folder, writable by whoever runs the suite, in which pictures are kept.
+const PICTURES: &str = "TESTUDO_PICTURES";
 
 /// The user and group of `nobody`.
 const NOBODY: u32 = 65534;
+
+/// The screen's size.
+const SIZE: (u32, u32) = (1280, 800);
+
+/// The name of weston's socket in the runtime directory.
+pub const WESTON: &str = "wayland-weston";
 
 /// A compositor with one screen of 1280 by 800.
 #[derive(Debug)]
@@ -26,6 +36,7 @@ pub struct Screen {
     runtime: PathBuf,
     /// The runtime directory, if it is not somebody else's.
     own: Option<tempfile::TempDir>,
+    pointer: Pointer,
     /// Keeps a keyboard on the seat: without one nothing has the focus.
     _keyboard: Running,
 }
@@ -83,6 +94,8 @@ impl Screen {
         };
         let display = soon("a Wayland socket", || find("wayland-"));
         let ipc = runtime.join(soon("sway's control socket", || find("sway-ipc")));
+        let pointer = Pointer::connect(&runtime.join(&display), SIZE)
+            .unwrap_or_else(|error| panic!("no mouse: {error}"));
         let keyboard = Program::new("wtype", &runtime)
             .env("WAYLAND_DISPLAY", &display)
             .args(["-s", "600000"])
@@ -93,6 +106,7 @@ impl Screen {
             ipc,
             runtime,
             own: None,
+            pointer,
             _keyboard: keyboard,
         }
     }
@@ -107,6 +121,27 @@ impl Screen {
     #[must_use]
     pub fn program(&self, name: &str) -> Program {
         Program::new(name, self.runtime()).env("WAYLAND_DISPLAY", &self.display)
+    }
+
+    /// Starts a second compositor, of another family, in a window that fills the screen; its socket is [`WESTON`].
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn weston(&self) -> Running {
+        let weston = self
+            .program("weston")
+            .args(["--backend=wayland-backend.so", "--use-pixman"])
+            .args(["--shell=kiosk-shell.so", "--no-config", "--idle-time=0"])
+            .args(["--width=1280", "--height=800"])
+            .args([format!("--socket={WESTON}")])
+            .start();
+        let empty = self.picture();
+        let socket = self.runtime.join(WESTON);
+        soon("weston's window", || {
+            (socket.exists() && self.picture() != empty).then_some(())
+        });
+        weston
     }
 
     /// Returns the picture on the screen, as bytes of a PPM file.
@@ -127,6 +162,14 @@ impl Screen {
         })
     }
 
+    /// Keeps the picture on the screen for people, in the folder that [`PICTURES`] names.
+    pub fn keep(&self, name: &str) {
+        if let Some(folder) = std::env::var_os(PICTURES) {
+            let path = Path::new(&folder).join(format!("{name}.png"));
+            let _ = self.program("grim").args([path]).run_with(&[]);
+        }
+    }
+
     /// Types text into the window with the focus.
     pub fn type_text(&self, text: &str) {
         // The first key of a new keyboard is lost without a pause.
@@ -136,22 +179,41 @@ impl Screen {
     }
 
     /// Puts the pointer there.
+    ///
+    /// # Panics
+    /// When the compositor is gone.
     pub fn move_pointer(&self, x: u32, y: u32) {
-        self.tell(&[
-            "seat",
-            "seat0",
-            "cursor",
-            "set",
-            &x.to_string(),
-            &y.to_string(),
-        ]);
+        self.pointer.move_to((x, y)).expect("sway takes motions");
     }
 
-    /// Presses and releases a button of the pointer, `button1` being the left one.
-    pub fn click(&self, button: &str) {
-        for act in ["press", "release"] {
-            self.tell(&["seat", "seat0", "cursor", act, button]);
+    /// Presses a button or lets it go.
+    ///
+    /// # Panics
+    /// When the compositor is gone.
+    pub fn press(&self, button: Button, down: bool) {
+        self.pointer
+            .press(button, down)
+            .expect("sway takes buttons");
+    }
+
+    /// Presses and releases a button.
+    pub fn click(&self, button: Button) {
+        self.press(button, true);
+        self.press(button, false);
+    }
+
+    /// Drags with the left button from one place to another, in steps as a hand does.
+    pub fn drag(&self, from: (u32, u32), to: (u32, u32)) {
+        const STEPS: u32 = 8;
+        self.move_pointer(from.0, from.1);
+        self.press(Button::Left, true);
+        let between = |from: u32, to: u32, step: u32| (from * (STEPS - step) + to * step) / STEPS;
+        for step in 1..=STEPS {
+            self.move_pointer(between(from.0, to.0, step), between(from.1, to.1, step));
+            // Programs decide about a drop when they have seen the drag over them.
+            let _ = self.still_picture();
         }
+        self.press(Button::Left, false);
     }
 
     /// Closes the windows of that title, as the user does.
@@ -161,7 +223,8 @@ impl Screen {
         self.tell(&[&format!("[title=\"^{title}$\"] kill")]);
     }
 
-    fn tell(&self, words: &[&str]) {
+    /// Gives sway an order in its own language.
+    pub fn tell(&self, words: &[&str]) {
         self.program("swaymsg")
             .env("SWAYSOCK", &self.ipc)
             .args(words)

@@ -32,6 +32,10 @@ pub struct Options {
     pub link: Link,
     /// The VM's policy.
     pub policy: Value,
+    /// The name of the compositor's socket; without it, the screen's own.
+    pub compositor: Option<&'static str>,
+    /// X pixels for each unit of the screen; without it, as many as the screen has.
+    pub scale: Option<&'static str>,
 }
 
 /// Both ends.
@@ -52,6 +56,8 @@ impl Default for Options {
         Self {
             link: Link::Stream,
             policy: json!({}),
+            compositor: None,
+            scale: None,
         }
     }
 }
@@ -88,6 +94,9 @@ impl Stage {
         if options.link == Link::Packed {
             sommelier = sommelier.args(["--compress"]);
         }
+        if let Some(scale) = options.scale {
+            sommelier = sommelier.args(["--scale", scale]);
+        }
         if let Some(server) = std::env::var_os("TESTUDO_WINDOWS_XWAYLAND") {
             sommelier = sommelier.args(["--xwayland"]).args([server]);
         }
@@ -121,11 +130,9 @@ fn next_display() -> u32 {
 
 fn start_hostd(screen: &Screen, link: &PathBuf, options: &Options) -> Running {
     let directory = fresh_directory(screen);
-    std::fs::hard_link(
-        screen.runtime().join(&screen.display),
-        directory.join("wayland"),
-    )
-    .expect("a socket can have a second name in its own file system");
+    let compositor = options.compositor.unwrap_or(&screen.display);
+    std::fs::hard_link(screen.runtime().join(compositor), directory.join("wayland"))
+        .expect("a socket can have a second name in its own file system");
     let listener = UnixListener::bind(link).expect("the runtime directory is writable");
     if getuid().is_root() {
         chown(link, Some(65534), Some(65534)).expect("root may chown");

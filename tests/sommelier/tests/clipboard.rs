@@ -53,24 +53,7 @@ impl Desk {
     }
 
     fn copy(&self, place: Place, options: &[&str], data: &[u8]) {
-        let mut program = self.program(place, "wl-copy").args(options);
-        // wl-copy stays behind to serve the data, and would keep these pipes open.
-        program
-            .command()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let file = self.screen.runtime().join("copied");
-        std::fs::write(&file, data).expect("the runtime directory is writable");
-        program
-            .command()
-            .stdin(std::fs::File::open(&file).expect("just written"));
-        assert!(
-            program
-                .command()
-                .status()
-                .is_ok_and(|status| status.success()),
-            "wl-copy {options:?}"
-        );
+        self.program(place, "wl-copy").args(options).serve(data);
     }
 
     fn paste(&self, place: Place, options: &[&str]) -> Vec<u8> {

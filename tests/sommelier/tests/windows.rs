@@ -1,6 +1,6 @@
 //! Windows through both ends on a headless sway: they look as they do without us, take input, and are marked.
 
-use windows::{Link, Options, Screen, Stage, eventually, soon};
+use windows::{Link, Options, Screen, Stage, WESTON, eventually, soon};
 
 /// A terminal whose content does not depend on time or place.
 const FOOT: [&str; 6] = [
@@ -100,37 +100,35 @@ fn every_window_is_marked() {
     );
 }
 
-#[test]
-fn the_guest_sees_only_what_is_allowed() {
-    let globals = |text: Vec<u8>| -> Vec<(String, u32)> {
-        let text = String::from_utf8(text).unwrap();
-        let lines = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("interface: '"));
-        let global = |line: &str| {
-            let (name, rest) = line.split_once('\'')?;
-            let version = rest
-                .split("version:")
-                .nth(1)?
-                .split(',')
-                .next()?
-                .trim()
-                .parse()
-                .ok()?;
-            Some((name.to_owned(), version))
-        };
-        let mut all: Vec<_> = lines.filter_map(global).collect();
-        all.sort();
-        all.dedup();
-        all
+/// Returns name and version of every global that wayland-info prints.
+fn globals(text: &[u8]) -> Vec<(String, u32)> {
+    let text = String::from_utf8_lossy(text);
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("interface: '"));
+    let global = |line: &str| {
+        let (name, rest) = line.split_once('\'')?;
+        let version = rest
+            .split("version:")
+            .nth(1)?
+            .split(',')
+            .next()?
+            .trim()
+            .parse()
+            .ok()?;
+        Some((name.to_owned(), version))
     };
-    let screen = Screen::new();
-    let stage = Stage::new(&screen, &Options::default());
-    let host = globals(screen.program("wayland-info").output());
-    let guest = globals(stage.program("wayland-info").output());
+    let mut all: Vec<_> = lines.filter_map(global).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Asserts that a guest sees `expected` and nothing in a later version than the host has it.
+fn sees(host: &[(String, u32)], guest: &[(String, u32)], expected: &[&str]) {
     let names: Vec<&str> = guest.iter().map(|(name, _)| &name[..]).collect();
-    assert_eq!(names, SWAY_1_7, "what a guest sees under Debian 12's sway");
-    for (name, version) in &guest {
+    assert_eq!(names, expected);
+    for (name, version) in guest {
         let offered = host
             .iter()
             .find(|(each, _)| each == name)
@@ -142,6 +140,29 @@ fn the_guest_sees_only_what_is_allowed() {
     }
 }
 
+#[test]
+fn the_guest_sees_only_what_is_allowed() {
+    let screen = Screen::new();
+    let stage = Stage::new(&screen, &Options::default());
+    let host = globals(&screen.program("wayland-info").output());
+    let guest = globals(&stage.program("wayland-info").output());
+    sees(&host, &guest, &SWAY_1_7);
+    drop(stage);
+    let _weston = screen.weston();
+    let options = Options {
+        compositor: Some(WESTON),
+        ..Options::default()
+    };
+    let stage = Stage::new(&screen, &options);
+    let direct = screen
+        .program("wayland-info")
+        .env("WAYLAND_DISPLAY", WESTON);
+    let host = globals(&direct.output());
+    let guest = globals(&stage.program("wayland-info").output());
+    sees(&host, &guest, &WESTON_10);
+}
+
+/// What a guest sees under Debian 12's sway.
 const SWAY_1_7: [&str; 20] = [
     "org_kde_kwin_server_decoration_manager",
     "wl_compositor",
@@ -162,5 +183,21 @@ const SWAY_1_7: [&str; 20] = [
     "zwp_tablet_manager_v2",
     "zwp_text_input_manager_v3",
     "zxdg_decoration_manager_v1",
+    "zxdg_output_manager_v1",
+];
+
+/// What a guest sees under Debian 12's weston.
+const WESTON_10: [&str; 12] = [
+    "wl_compositor",
+    "wl_data_device_manager",
+    "wl_output",
+    "wl_seat",
+    "wl_shm",
+    "wl_subcompositor",
+    "wp_presentation",
+    "wp_viewporter",
+    "xdg_wm_base",
+    "zwp_pointer_constraints_v1",
+    "zwp_relative_pointer_manager_v1",
     "zxdg_output_manager_v1",
 ];

@@ -1,7 +1,5 @@
 //! X programs of the container on a Wayland-only host: windows, names, text, and both selections.
 
-use std::process::Stdio;
-
 use windows::{Options, Screen, Stage, eventually, soon};
 
 fn stage() -> (Screen, Stage) {
@@ -57,25 +55,15 @@ fn selections_cross_between_x_and_the_host_whole() {
     let _xterm = stage.program("xterm").args(["-e", "sleep", "600"]).start();
     let _ = screen.wait_for_windows(1);
     let text: String = (0..300_000).map(|n| format!("{n} ")).collect();
-    let file = screen.runtime().join("text");
-    std::fs::write(&file, &text).unwrap();
     for (selection, flag) in [("clipboard", None), ("primary", Some("-p"))] {
         for size in [10, 1000, text.len()] {
             let part = &text[..size];
-            std::fs::write(&file, part).unwrap();
             // The compositor takes a selection only from a program that was just used.
             screen.type_text("x");
-            let mut copy = stage
+            stage
                 .program("xclip")
                 .args(["-i", "-selection", selection])
-                .args([&file]);
-            assert!(
-                copy.command()
-                    .stdout(Stdio::null())
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+                .serve(part.as_bytes());
             let paste = || {
                 screen
                     .program("wl-paste")
@@ -89,16 +77,11 @@ fn selections_cross_between_x_and_the_host_whole() {
             });
 
             let back = part.to_uppercase().replace(' ', ",");
-            std::fs::write(&file, &back).unwrap();
-            let mut copy = screen
+            screen
                 .program("wl-copy")
                 .args(["-t", "text/plain;charset=utf-8"])
-                .args(flag);
-            copy.command()
-                .stdin(std::fs::File::open(&file).unwrap())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            assert!(copy.command().status().unwrap().success());
+                .args(flag)
+                .serve(back.as_bytes());
             let paste = || {
                 stage
                     .program("xclip")
