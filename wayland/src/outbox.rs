@@ -96,6 +96,13 @@ impl Outbox {
         self.waiting > CONGESTED_LEN
     }
 
+    /// Forgets what waits: nobody takes it any more.
+    pub fn abandon(&mut self) {
+        self.items.clear();
+        self.waiting = 0;
+        self.staging.sent = self.staging.filled;
+    }
+
     /// Returns whether everything has been sent.
     #[must_use]
     pub fn is_empty(&self) -> bool {

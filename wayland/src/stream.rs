@@ -359,7 +359,8 @@ impl Channel for Stream {
         self.collect()?;
         match self.outbox.flush(&self.link) {
             Ok(()) => {}
-            Err(error) if is_closed(&error) => self.ended.link = true,
+            // What the other end said before it left is still to be read; the end is seen there.
+            Err(error) if is_closed(&error) => self.outbox.abandon(),
             Err(error) => return Err(io_error("write to the link")(error)),
         }
         self.notices

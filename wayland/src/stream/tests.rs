@@ -72,6 +72,23 @@ fn pixels_arrive_before_the_bytes_that_commit_them() {
 }
 
 #[test]
+fn last_words_are_read_though_nobody_listens_any_more() {
+    let mut ends = ends(Limits::default());
+    socket::send_with(&ends.host_session, b"an error", &[]).unwrap();
+    let _ = ends.host.flush().unwrap();
+    drop(ends.host);
+    // The program writes before it reads, and finds nobody.
+    socket::send_with(&ends.guest_session, b"a request", &[]).unwrap();
+    let _ = ends.guest.flush().unwrap();
+    assert!(!ends.guest.status().closed);
+    (0..2).for_each(|_| ends.guest.pump(true, &[PollFlags::IN]).unwrap());
+    let (mut bytes, mut fds) = ([0; 64], Vec::new());
+    let read = socket::receive(&ends.guest_session, &mut bytes, &mut fds).unwrap();
+    assert_eq!((read, &bytes[..8]), (Read::Bytes(8), &b"an error"[..]));
+    assert!(ends.guest.status().closed);
+}
+
+#[test]
 fn a_keymap_becomes_a_sealed_file_in_the_guest() {
     let mut ends = ends(Limits::default());
     let keymap = sealed_file(b"xkb_keymap {}").unwrap();
