@@ -30,6 +30,7 @@ const WALKS: &[&str] = &[
     "resolver",
     "stop",
     "survival",
+    "window",
 ];
 
 /// One part of the whole; its exit code says whether it is good.

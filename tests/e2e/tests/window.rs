@@ -97,6 +97,9 @@ fn foot(rest: &str) -> String {
 /// foot's background.
 const BLUE: [u8; 3] = [0x12, 0x34, 0x56];
 
+/// xterm's background.
+const BROWN: [u8; 3] = [0x65, 0x43, 0x21];
+
 /// More pixels than a pointer has in two places.
 const POINTER: usize = 4_000;
 
@@ -178,9 +181,7 @@ fn x_programs_show_themselves_and_take_text_and_pointer(home: &mut Home) {
             "org.testudo.vm.termina.XTerm".to_owned()
         )]
     );
-    eventually("xterm's background", || {
-        count(&screen, [0x65, 0x43, 0x21]) > MOST
-    });
+    eventually("xterm's background", || count(&screen, BROWN) > MOST);
     screen.type_text("typed into X");
     let heard = soon("typed text", || {
         Some(home.shell("cat /tmp/heard-x").text()).filter(|text| !text.is_empty())
@@ -192,6 +193,9 @@ fn x_programs_show_themselves_and_take_text_and_pointer(home: &mut Home) {
         all.iter().any(|(title, _)| title == "[termina] xeyes"),
         "{all:?}"
     );
+    eventually("eyes beside it", || {
+        count(&screen, BROWN) < MOST * 2 / 3 && count(&screen, [0xff; 3]) > MOST / 10
+    });
     // Eyes follow the pointer: more of the picture changes than the pointer itself.
     screen.move_pointer(700, 100);
     let before = screen.still_picture();

@@ -15,6 +15,6 @@ pub use clock::{eventually, soon};
 pub use pointer::Button;
 pub use probe::{Drawn, Load, Probe};
 pub use programs::{Program, Running};
-pub use screen::{Screen, WESTON};
+pub use screen::{Screen, WESTON, give_away};
 pub use stage::{Link, Options, Stage};
 pub use usage::{Usage, usage};

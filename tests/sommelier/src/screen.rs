@@ -54,26 +54,18 @@ impl Screen {
             .expect("/tmp is writable");
         std::fs::set_permissions(runtime.path(), std::fs::Permissions::from_mode(0o700))
             .expect("our own directory");
-        if getuid().is_root() {
-            chown(runtime.path(), Some(NOBODY), Some(NOBODY)).expect("root may chown");
-        }
+        give_away(runtime.path());
         let mut screen = Self::in_runtime(runtime.path());
         screen.own = Some(runtime);
         screen
     }
 
-    /// Starts a compositor in a user's runtime directory. What an earlier one left there is removed.
+    /// Starts a compositor in a user's runtime directory.
     ///
     /// # Panics
     /// When it does not come up.
     #[must_use]
     pub fn in_runtime(runtime: &Path) -> Self {
-        let ours = |name: &str| name.starts_with("wayland-") || name.starts_with("sway-ipc");
-        for entry in std::fs::read_dir(runtime).into_iter().flatten().flatten() {
-            if entry.file_name().to_str().is_some_and(ours) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
         let runtime = runtime.to_owned();
         let config = runtime.join("sway.config");
         std::fs::write(&config, CONFIG).expect("the runtime directory is writable");
@@ -252,6 +244,28 @@ impl Screen {
         soon(&format!("{count} windows"), || {
             Some(self.windows()).filter(|all| all.len() == count)
         })
+    }
+}
+
+/// Makes `path` the programs' own if root runs the test.
+///
+/// # Panics
+/// When it is not there.
+pub fn give_away(path: &Path) {
+    if getuid().is_root() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("root may chown");
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Killed, it leaves its sockets behind.
+        self.sway.kill();
+        let lock = format!("{}.lock", self.display);
+        let sockets = [&self.display, &lock].map(|name| self.runtime.join(name));
+        for path in sockets.iter().chain([&self.ipc]) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -1,18 +1,16 @@
 //! A VM without a VM: the host end in its jail and the container side, on one machine.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::chown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
-use rustix::process::getuid;
 use serde_json::{Value, json};
 
 use crate::clock::soon;
 use crate::programs::{Program, Running, ours};
-use crate::screen::Screen;
+use crate::screen::{Screen, give_away};
 
 /// How the two ends are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +73,8 @@ impl Stage {
         for stale in [&link, &runtime.join("wayland-vm")] {
             let _ = std::fs::remove_file(stale);
         }
-        let hostd = start_hostd(screen, &link, options);
+        let compositor = runtime.join(options.compositor.unwrap_or(&screen.display));
+        let hostd = start_hostd(&runtime, &compositor, &link, options);
         let x_display = next_display();
         let form = if options.link == Link::Direct {
             "direct"
@@ -112,6 +111,16 @@ impl Stage {
         }
     }
 
+    /// Lets the windows of programs that come from now on go to the compositor with this socket in the runtime directory.
+    ///
+    /// # Panics
+    /// When there is no such socket.
+    pub fn turn_to(&self, compositor: &str) {
+        let place = self.runtime.join("display/wayland");
+        std::fs::remove_file(&place).expect("it was made with the stage");
+        std::fs::hard_link(self.runtime.join(compositor), place).expect("a socket of ours");
+    }
+
     /// Returns a program of the container.
     #[must_use]
     pub fn program(&self, name: &str) -> Program {
@@ -128,15 +137,12 @@ fn next_display() -> u32 {
     100 + std::process::id() % 4_000 * 16 + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn start_hostd(screen: &Screen, link: &PathBuf, options: &Options) -> Running {
-    let directory = fresh_directory(screen);
-    let compositor = options.compositor.unwrap_or(&screen.display);
-    std::fs::hard_link(screen.runtime().join(compositor), directory.join("wayland"))
+fn start_hostd(runtime: &Path, compositor: &Path, link: &Path, options: &Options) -> Running {
+    let directory = fresh_directory(runtime);
+    std::fs::hard_link(compositor, directory.join("wayland"))
         .expect("a socket can have a second name in its own file system");
     let listener = UnixListener::bind(link).expect("the runtime directory is writable");
-    if getuid().is_root() {
-        chown(link, Some(65534), Some(65534)).expect("root may chown");
-    }
+    give_away(link);
     let open = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(&directory, open, Mode::empty()).expect("just made");
     let listener = OwnedFd::from(listener);
@@ -150,7 +156,7 @@ fn start_hostd(screen: &Screen, link: &PathBuf, options: &Options) -> Running {
         "policy": options.policy,
     });
     rustix::io::pwrite(&message, spec.to_string().as_bytes(), 0).expect("memory");
-    let program = Program::new(ours("wayland-hostd"), screen.runtime())
+    let program = Program::new(ours("wayland-hostd"), runtime)
         .args(["--spec-fd", &message.as_raw_fd().to_string()])
         .env("TESTUDO_LOG", "info");
     for fd in [&listener, &directory, &message] {
@@ -163,12 +169,10 @@ fn start_hostd(screen: &Screen, link: &PathBuf, options: &Options) -> Running {
     hostd
 }
 
-fn fresh_directory(screen: &Screen) -> PathBuf {
-    let directory = screen.runtime().join("display");
+fn fresh_directory(runtime: &Path) -> PathBuf {
+    let directory = runtime.join("display");
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir(&directory).expect("the runtime directory is writable");
-    if getuid().is_root() {
-        chown(&directory, Some(65534), Some(65534)).expect("root may chown");
-    }
+    give_away(&directory);
     directory
 }
