@@ -28,6 +28,7 @@ const WALKS: &[&str] = &[
     "podman",
     "request_id",
     "resolver",
+    "service",
     "stop",
     "survival",
     "window",
