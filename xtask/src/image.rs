@@ -72,6 +72,16 @@ pub(crate) struct Arguments {
     peer: bool,
 }
 
+impl Arguments {
+    /// Returns the arguments that mean an image in `output`.
+    pub(crate) fn to(output: PathBuf) -> Self {
+        Self {
+            output: Some(output),
+            ..Self::default()
+        }
+    }
+}
+
 /// Runs the chore.
 ///
 /// # Errors

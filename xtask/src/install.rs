@@ -1,4 +1,5 @@
-//! `cargo xtask install`: programs, names, manual pages, completion, user units and the image into the user's own folders.
+//! `cargo xtask install`: programs, names, manual pages, completion, user units and the image into the user's own folders, or
+//! into a tree as a distribution's package has it.
 //!
 //! Nothing is enabled: where systemd's user manager runs, the socket unit can be started by whoever wants it; without it the
 //! clients start the daemon themselves. Every file is written under a temporary name and renamed, so a running program is
@@ -34,14 +35,27 @@ const SHELLS: [(&str, &str); 9] = [
     ("fish", "fish/vendor_completions.d/crosh.fish"),
 ];
 
-/// Where a user's installation lies.
+/// Where the programs are, as the units of a user's own installation say it.
+const USERS: &str = "%h/.local";
+
+/// Installs programs, image, manual pages, completion and user units below ~/.local.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Install for all users, below this folder's usr, as a distribution's package does
+    #[arg(long, value_name = "FOLDER")]
+    destdir: Option<PathBuf>,
+}
+
+/// Where an installation lies.
 pub(crate) struct Prefix {
-    /// `~/.local`.
-    pub(crate) root: PathBuf,
+    /// `~/.local`, or `usr` of a package's tree.
+    root: PathBuf,
+    /// The root, as it will be called where the programs run.
+    called: &'static str,
     /// `$XDG_DATA_HOME`.
-    pub(crate) data: PathBuf,
-    /// `$XDG_CONFIG_HOME`.
-    pub(crate) config: PathBuf,
+    data: PathBuf,
+    /// systemd's folder of user units.
+    units: PathBuf,
 }
 
 impl Prefix {
@@ -58,10 +72,24 @@ impl Prefix {
         let home = absolute("HOME").context("HOME is not set")?;
         let root = home.join(".local");
         Ok(Self {
+            called: USERS,
             data: absolute("XDG_DATA_HOME").unwrap_or_else(|| root.join("share")),
-            config: absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
+            units: absolute("XDG_CONFIG_HOME")
+                .unwrap_or_else(|| home.join(".config"))
+                .join("systemd/user"),
             root,
         })
+    }
+
+    /// Returns the folders of all users below `destdir`.
+    fn packaged(destdir: &Path) -> Self {
+        let root = destdir.join("usr");
+        Self {
+            called: "/usr",
+            data: root.join("share"),
+            units: root.join("lib/systemd/user"),
+            root,
+        }
     }
 
     /// Returns the same folders below `stage`, as an archive has them that is unpacked below `~/.local`.
@@ -69,7 +97,8 @@ impl Prefix {
         let data = stage.join("share");
         Self {
             root: stage.to_owned(),
-            config: data.clone(),
+            called: USERS,
+            units: data.join("systemd/user"),
             data,
         }
     }
@@ -82,15 +111,27 @@ impl Prefix {
     fn programs(&self) -> PathBuf {
         self.root.join("lib/testudo")
     }
+
+    /// Returns where the image goes.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.data.join("testudo/image")
+    }
 }
 
 /// Builds what is missing and installs everything.
 ///
 /// # Errors
 /// When a step fails; what was installed before stays usable.
-pub(crate) fn run() -> Result<ExitCode> {
-    image::build(&image::Arguments::default())?;
-    install(&Prefix::of_user()?, &build::programs()?)?;
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let prefix = match &arguments.destdir {
+        Some(folder) => Prefix::packaged(folder),
+        None => Prefix::of_user()?,
+    };
+    image::build(&image::Arguments::to(prefix.image()))?;
+    install(&prefix, &build::programs()?)?;
+    if arguments.destdir.is_none() {
+        say_path(&prefix.names());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,8 +152,12 @@ pub(crate) fn install(prefix: &Prefix, built: &Path) -> Result<()> {
     }
     install_pages(prefix, &programs.join("testudo"))?;
     install_units(prefix)?;
-    let names = prefix.names();
-    line(&format!("installed in {}", names.display()));
+    line(&format!("installed in {}", prefix.names().display()));
+    Ok(())
+}
+
+/// Says so where the names are not found by a shell.
+pub(crate) fn say_path(names: &Path) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&path).any(|folder| folder == names) {
         line(&format!(
@@ -120,7 +165,6 @@ pub(crate) fn install(prefix: &Prefix, built: &Path) -> Result<()> {
             names.display()
         ));
     }
-    Ok(())
 }
 
 fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
@@ -137,15 +181,11 @@ fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
 }
 
 fn install_units(prefix: &Prefix) -> Result<()> {
-    let units = prefix.config.join("systemd/user");
-    write(
-        &units.join(SOCKET_UNIT),
-        include_str!("install/testudo-concierge.socket"),
-    )?;
-    write(
-        &units.join(SERVICE_UNIT),
-        include_str!("install/testudo-concierge.service"),
-    )
+    let socket = include_str!("install/testudo-concierge.socket");
+    write(&prefix.units.join(SOCKET_UNIT), socket)?;
+    let service = include_str!("install/testudo-concierge.service");
+    let service = service.replace(USERS, prefix.called);
+    write(&prefix.units.join(SERVICE_UNIT), &service)
 }
 
 /// Puts a copy of `from` at `to`, whole or not at all.
@@ -187,4 +227,35 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_name_the_programs_where_they_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let prefixes = [
+            (
+                Prefix::packaged(folder.path()),
+                "usr/lib/systemd/user",
+                "/usr",
+            ),
+            (
+                Prefix::staged(folder.path()),
+                "share/systemd/user",
+                "%h/.local",
+            ),
+        ];
+        for (prefix, units, root) in prefixes {
+            install_units(&prefix).unwrap();
+            let unit = folder.path().join(units).join(SERVICE_UNIT);
+            let text = fs::read_to_string(unit).unwrap();
+            assert!(
+                text.contains(&format!("\nExecStart={root}/lib/testudo/concierge\n")),
+                "{text}"
+            );
+        }
+    }
 }

@@ -50,8 +50,7 @@ enum Chore {
     Fuzz(fuzz::Arguments),
     /// Pack what an installation consists of into one archive
     Release,
-    /// Install programs, image, manual pages, completion and user units below ~/.local
-    Install,
+    Install(install::Arguments),
 }
 
 impl Chore {
@@ -67,7 +66,7 @@ impl Chore {
             Self::Windows(arguments) => windows::run(&arguments),
             Self::Fuzz(arguments) => fuzz::run(&arguments),
             Self::Release => release::run(),
-            Self::Install => install::run(),
+            Self::Install(arguments) => install::run(&arguments),
         }
     }
 }

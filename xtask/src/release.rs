@@ -24,32 +24,20 @@ const DOCUMENTS: [&str; 3] = ["LICENSE", "README.md", "CHANGELOG.md"];
 /// When a step fails; an archive is written under a temporary name first.
 pub(crate) fn run() -> Result<ExitCode> {
     packages::ensure(&[Purpose::Image])?;
-    let image = image::build(&image::Arguments::default())?;
     let built = build::programs()?;
     let folder = target()?.join("release-archive");
     let stage = folder.join("stage");
     // A tree left by an interrupted run would be packed with this one.
     let _ = std::fs::remove_dir_all(&stage);
-    install::install(&Prefix::staged(&stage), &built)?;
+    let prefix = Prefix::staged(&stage);
+    image::build(&image::Arguments::to(prefix.image()))?;
+    install::install(&prefix, &built)?;
     let documents = stage.join("share/doc/testudo");
     std::fs::create_dir_all(&documents).context("cannot make the documents' folder")?;
     for name in DOCUMENTS {
         std::fs::copy(root().join(name), documents.join(name))
             .with_context(|| format!("cannot copy {name}"))?;
     }
-    command::output(
-        Command::new("cp")
-            .args(["--recursive", "--sparse=always", "--reflink=auto"])
-            .arg(&image)
-            .arg(stage.join("share/testudo-image")),
-    )?;
-    std::fs::create_dir_all(stage.join("share/testudo"))
-        .context("cannot make the image's folder")?;
-    std::fs::rename(
-        stage.join("share/testudo-image"),
-        stage.join("share/testudo/image"),
-    )
-    .context("cannot place the image")?;
     let name = format!("testudo-{}-x86_64.tar.zst", env!("CARGO_PKG_VERSION"));
     let new = folder.join(format!("{name}.new"));
     command::output(

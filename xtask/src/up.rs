@@ -29,6 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let built = build::programs()?;
     let prefix = Prefix::of_user()?;
     install::install(&prefix, &built)?;
+    install::say_path(&prefix.names());
     let mut testudo = Command::new(prefix.names().join("testudo"));
     if !arguments.command.is_empty() {
         testudo.arg("run").arg("--").args(&arguments.command);

@@ -9,10 +9,13 @@ pub(super) fn shell(script: &str, arguments: &[&str]) -> Command {
         Command::new("sh")
     } else {
         let mut unshare = Command::new("unshare");
-        // The ids of the range start at 0 inside, so that a file of uid 1000 is one there too.
+        // The ids of the range start at 0 inside, so that a file of uid 1000 is one there too. This user, to whom the cache
+        // belongs, comes behind them: root has power only over files whose owners are known there.
         unshare.args([
             "--user",
             "--map-auto",
+            "--map-user=65536",
+            "--map-group=65536",
             "--setuid=0",
             "--setgid=0",
             "--",
