@@ -103,7 +103,7 @@ pub(crate) async fn container(
     });
     // Files that are cut off are given up; the base is there already.
     stages.under_way(match kind {
-        ContainerSource::Base => format!("container {name} is still made"),
+        ContainerSource::Base => format!("container {name} is still being made"),
         _ => String::new(),
     });
     let mut containers = client.containers(vm);

@@ -28,6 +28,7 @@ walk!(
     the_agent_dies_while_the_container_works,
     everything_dies_at_once,
     two_starts_at_once_start_one_vm,
+    the_first_start_is_interrupted_where_things_are_made,
 );
 
 /// Longest start on two busy emulating cores.
@@ -212,6 +213,36 @@ fn noted(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let is_note = line["type"] == "note";
     is_note.then(|| line["text"].as_str().map(str::to_owned))?
+}
+
+/// Interrupts the start that makes disk and container, in the stages that make something and beside them. What is there
+/// afterwards is whole, once.
+fn the_first_start_is_interrupted_where_things_are_made(home: &mut Home) {
+    let _ = stages(home);
+    for stage in ["disk", "network", "container", "files"] {
+        let after = format!("Ctrl-C at {stage} of the first start");
+        let _ = home
+            .run("vmc", &["destroy", "--force", "--yes", "termina"])
+            .ok();
+        let (client, rest) = start_and_listen(home, stage);
+        let pid = rustix::process::Pid::from_child(&client);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        client_ends(client, &after);
+        let said = rest.join().expect("the reader does not panic");
+        assert!(
+            said.contains("interrupted; "),
+            "after {after} nobody says what goes on: {said}"
+        );
+        let done = home.shell("id --user --name && test -d ~ && hostname");
+        assert!(
+            done.code == 0 && done.text().ends_with("penguin"),
+            "after {after}: {done}"
+        );
+        let list = home.testudo(&["list", "--json"]).ok().text();
+        assert_eq!(list.lines().count(), 1, "after {after}: {list}");
+        let scratch = home.vm_shell("ls -A /data/containers").ok().text();
+        assert_eq!(scratch, "penguin", "after {after}");
+    }
 }
 
 /// Kills the agent as soon as there is one that starts a command for us, while the daemon still configures the VM. The

@@ -11,7 +11,7 @@ use super::packages::Package;
 use super::{Finding, Patient};
 
 /// Ours, and what cannot be done without them.
-const OURS: [&str; 2] = ["concierge", "crosvm"];
+const OURS: [&str; 3] = ["concierge", "crosvm", "wayland-hostd"];
 
 /// A version's first two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

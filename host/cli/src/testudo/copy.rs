@@ -32,7 +32,7 @@ impl Copy {
             container: self.name.to_string(),
             new_name: self.new_name.to_string(),
         };
-        stages.under_way(format!("the copy {} is still made", self.new_name));
+        stages.under_way(format!("the copy {} is still being made", self.new_name));
         let copied = match client.containers(&vm).copy(copy).await {
             Ok(report) => stages.follow(report.into_inner()).await,
             Err(status) => Err(status.into()),

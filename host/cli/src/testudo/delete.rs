@@ -53,7 +53,7 @@ impl Delete {
                 container: name.to_string(),
                 force: self.force,
             };
-            call.ui.under_way(format!("{name} is still deleted"));
+            call.ui.under_way(format!("{name} is still being deleted"));
             answer(client.containers(&vm).delete(delete)).await?;
             call.ui.under_way("");
             call.ui.note(&format!("deleted container {name}"));

@@ -44,6 +44,9 @@ impl Df {
                 .iter()
                 .try_for_each(|row| call.ui.object("disk", &row.json()));
         }
+        if call.ui.quiet() {
+            return rows.iter().try_for_each(|row| call.ui.line(&row.name));
+        }
         let mut table = Table::new(["NAME", "KIND", "SIZE", "USED", "HOST", "RECLAIMABLE"]);
         for row in rows {
             let bytes =

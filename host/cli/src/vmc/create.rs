@@ -38,7 +38,7 @@ impl Create {
         let client = call.client().await?;
         let mut stages = Stages::new(call.ui);
         stages.under_way(format!(
-            "{0} is still made; to delete it: vmc destroy {0}",
+            "{0} is still being made; to delete it: vmc destroy {0}",
             self.name
         ));
         let report = client.vms().create(create).await?.into_inner();

@@ -34,7 +34,8 @@ impl Destroy {
             );
             call.ui.confirm(&question, "-y").await?;
         }
-        call.ui.under_way(format!("{} is still deleted", vm.name));
+        call.ui
+            .under_way(format!("{} is still being deleted", vm.name));
         answer(client.vms().destroy(DestroyVm {
             vm: vm.name.clone(),
             force: self.force,

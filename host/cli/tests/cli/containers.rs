@@ -415,6 +415,11 @@ fn df_and_top_show_figures() {
     lab              vm         20G   -     700M  -
     --- exit 0
     ");
+    let names = desk.run("testudo", &["df", "-q"]).to_string();
+    assert_eq!(
+        names,
+        "termina\ntermina/dev\ntermina/penguin\nlab\n--- exit 0"
+    );
     insta::assert_snapshot!(desk.run("testudo", &["top"]), @r"
     VM       STATE    HOST-MEM  GUEST-MEM  LOAD  CPU%  MEM%  IO%  PROCS
     termina  running  300M      80M        0.25  1.5   0.5   0.2  31
