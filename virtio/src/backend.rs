@@ -19,9 +19,10 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::device::{Device, Guest};
+use crate::inflight::Inflight;
 use crate::memory::{MAX_REGIONS, Memory, MemoryError, Place};
 use crate::poll::{Poll, Ready};
-use crate::ring::Ring;
+use crate::ring::{MAX_RING, Ring};
 
 /// What the rings can do, whatever the device.
 const TRANSPORT_FEATURES: u64 =
@@ -43,6 +44,10 @@ pub(crate) struct Carrier<D> {
     /// Where each ring that the front end stopped would go on.
     bases: Vec<Option<u16>>,
     features: u64,
+    /// Memory for a record of what is in flight, which the front end may ask for.
+    inflight_file: File,
+    /// The record, once the front end has given it back.
+    inflight: Option<Inflight>,
     /// The device has work that it put off.
     put_off: bool,
 }
@@ -61,6 +66,8 @@ impl<D: Device> Carrier<D> {
             poll,
             bases,
             features: 0,
+            inflight_file: Inflight::make(count)?,
+            inflight: None,
             put_off: false,
         })
     }
@@ -138,6 +145,8 @@ impl<D: Device> Carrier<D> {
         let queue = usize::from(index);
         let event_index = self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let ring = self.rings.get_mut(queue).ok_or(Error::InvalidParam)?;
+        let record = self.inflight.as_ref();
+        ring.set_record(record.and_then(|inflight| inflight.record(queue)));
         ring.set_event_index(event_index);
         if !ring.start(&self.memory) {
             return Err(Error::InvalidOperation(
@@ -190,6 +199,7 @@ impl<D: Device> Carrier<D> {
             .iter_mut()
             .for_each(|ring| ring.set_enabled(false));
         self.features = 0;
+        self.inflight = None;
         Ok(())
     }
 }
@@ -305,6 +315,7 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS)
     }
 
@@ -388,15 +399,19 @@ impl<D: Device> VhostUserBackendReqHandlerMut for Carrier<D> {
         Err(Error::InvalidOperation("no shared objects"))
     }
 
-    fn get_inflight_fd(
-        &mut self,
-        _inflight: &VhostUserInflight,
-    ) -> Result<(VhostUserInflight, File)> {
-        Err(Error::InvalidOperation("no inflight tracking"))
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let (queues, size) = (wanted.num_queues, wanted.queue_size);
+        if usize::from(queues) > self.rings.len() || size > MAX_RING {
+            return Err(Error::InvalidParam);
+        }
+        let described = Inflight::clear(&self.inflight_file, queues, size).map_err(failed)?;
+        let file = self.inflight_file.try_clone();
+        Ok((described, file.map_err(Error::ReqHandlerError)?))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(Error::InvalidOperation("no inflight tracking"))
+    fn set_inflight_fd(&mut self, described: &VhostUserInflight, file: File) -> Result<()> {
+        self.inflight = Some(Inflight::map(described, &file).map_err(failed)?);
+        Ok(())
     }
 
     fn set_device_state_fd(

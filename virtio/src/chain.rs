@@ -3,10 +3,13 @@
 //! A driver may cut a request into descriptors as it likes (virtio 1.3 §2.7.4.2), so devices never look at
 //! descriptors, only at the bytes to read and the room to write.
 
-use std::ops::Deref;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{
+    Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice,
+};
 
-use virtio_queue::DescriptorChain;
-use vm_memory::{GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
+/// Bytes of a descriptor (virtio 1.3 §2.7.5).
+const DESCRIPTOR: u32 = 16;
 
 /// Bytes of the guest in order, scattered over its memory.
 #[derive(Debug, Default)]
@@ -27,47 +30,84 @@ pub struct Chain<'m> {
 }
 
 impl<'m> Chain<'m> {
-    /// Checks and collects `descriptors`; returns nothing if they break the rules.
+    /// Checks and collects the chain at `head` of `table`; returns nothing if it breaks the rules.
     ///
-    /// At most `limit` descriptors: a chain is never longer than its queue (virtio 1.3 §2.7.5.3.1).
-    pub(crate) fn collect<M>(
-        descriptors: DescriptorChain<M>,
-        map: &'m GuestMemoryMmap,
-        limit: u16,
-    ) -> Option<Self>
-    where
-        M: Deref,
-        M::Target: GuestMemory,
-    {
-        let head = descriptors.head_index();
+    /// At most as many descriptors as the table has: a chain is never longer than its queue, indirect descriptors
+    /// included (virtio 1.3 §2.7.5.3.1).
+    pub(crate) fn collect(head: u16, table: Table, map: &'m GuestMemoryMmap) -> Option<Self> {
         let mut chain = Self {
             head,
             readable: Buffers::default(),
             writable: Buffers::default(),
         };
-        // The iterator ends in silence at whatever it finds wrong: a loop, an index or a table that is not there. Then the
-        // last descriptor it gave still promises another, or there was none at all.
-        let mut more = true;
-        for (position, descriptor) in descriptors.enumerate() {
-            if position >= usize::from(limit) {
-                return None;
+        let (mut table, limit) = (table, table.descriptors);
+        let (mut index, mut is_indirect) = (head, false);
+        let mut total = 0_u32;
+        let mut collected = 0;
+        while collected < limit {
+            let descriptor = table.read(index, map)?;
+            if descriptor.refers_to_indirect_table() {
+                // Only the last descriptor of a queue's own table may be one (virtio 1.3 §2.7.5.3.1).
+                if is_indirect || descriptor.has_next() {
+                    return None;
+                }
+                (table, index, is_indirect) = (Table::indirect(descriptor)?, 0, true);
+                continue;
             }
-            more = descriptor.has_next();
-            let (part, access) = if descriptor.is_write_only() {
-                (&mut chain.writable, Permissions::Write)
-            } else if chain.writable.slices.is_empty() {
-                (&mut chain.readable, Permissions::Read)
-            } else {
-                // What the device reads comes before what it writes (virtio 1.3 §2.7.4.2).
-                return None;
-            };
-            let length = usize::try_from(descriptor.len()).ok()?;
-            let slices = GuestMemory::get_slices(map, descriptor.addr(), length, access).ok()?;
-            for slice in slices {
-                part.push(slice.ok()?)?;
+            collected = collected.saturating_add(1);
+            // No chain is longer than 2³² bytes (virtio 1.3 §2.7.5.2).
+            total = total.checked_add(descriptor.len())?;
+            chain.add(descriptor, map)?;
+            if !descriptor.has_next() {
+                return Some(chain);
             }
+            index = descriptor.next();
         }
-        (!more).then_some(chain)
+        None
+    }
+
+    /// Adds one piece to what there is to read or to write.
+    fn add(&mut self, descriptor: Descriptor, map: &'m GuestMemoryMmap) -> Option<()> {
+        let (part, access) = if descriptor.is_write_only() {
+            (&mut self.writable, Permissions::Write)
+        } else if self.writable.slices.is_empty() {
+            (&mut self.readable, Permissions::Read)
+        } else {
+            // What the device reads comes before what it writes (virtio 1.3 §2.7.4.2).
+            return None;
+        };
+        let length = usize::try_from(descriptor.len()).ok()?;
+        let slices = GuestMemory::get_slices(map, descriptor.addr(), length, access).ok()?;
+        for slice in slices {
+            part.push(slice.ok()?)?;
+        }
+        Some(())
+    }
+}
+
+/// A table of descriptors: a queue's own, or one that a descriptor refers to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    pub(crate) start: GuestAddress,
+    pub(crate) descriptors: u16,
+}
+
+impl Table {
+    fn indirect(descriptor: Descriptor) -> Option<Self> {
+        let bytes = descriptor.len();
+        let descriptors = u16::try_from(bytes / DESCRIPTOR).ok()?;
+        bytes.is_multiple_of(DESCRIPTOR).then_some(Self {
+            start: descriptor.addr(),
+            descriptors,
+        })
+    }
+
+    fn read(self, index: u16, map: &GuestMemoryMmap) -> Option<Descriptor> {
+        let offset = u64::from(index) * u64::from(DESCRIPTOR);
+        let at = self.start.checked_add(offset)?;
+        (index < self.descriptors)
+            .then(|| map.read_obj(at).ok())
+            .flatten()
     }
 }
 

@@ -31,6 +31,8 @@ pub const COMMON: &[Allowed] = &[
     Allowed::call(SYS_write),
     // Whether a descriptor is still open, which Rust asks before it closes one; the length of a memory file.
     Allowed::with(SYS_fcntl, 1, libc::F_GETFD as u64),
+    // The memory of requests in flight, which the front end gets a descriptor of.
+    Allowed::with(SYS_fcntl, 1, libc::F_DUPFD_CLOEXEC as u64),
     Allowed::with(SYS_statx, 2, libc::AT_EMPTY_PATH as u64),
     // Time where the vDSO has none, seeds of hash maps, the end.
     Allowed::call(SYS_clock_gettime),

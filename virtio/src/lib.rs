@@ -11,6 +11,7 @@ mod device;
 mod early;
 #[cfg(fuzzing)]
 pub mod harness;
+mod inflight;
 pub mod jail;
 pub mod launch;
 pub mod log;

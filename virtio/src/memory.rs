@@ -15,7 +15,7 @@ use std::ptr::{self, NonNull};
 
 use thiserror::Error;
 use vm_memory::mmap::MmapRegion;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, VolatileMemory, VolatileSlice};
 
 /// The most regions one machine has: RAM below and above 4 GiB, and memory plugged in later.
 pub(crate) const MAX_REGIONS: usize = 32;
@@ -174,6 +174,9 @@ struct Mapping {
 // SAFETY: a mapping belongs to the process, not to a thread, and is only reached through VolatileSlice.
 unsafe impl Send for Mapping {}
 
+// SAFETY: as above; nothing of it changes before it is dropped.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     fn new(place: Place, file: &File) -> Result<Self, MemoryError> {
         let Place {
@@ -224,6 +227,47 @@ impl Drop for Mapping {
         // SAFETY: the range was mapped by new() and no view of it is left (see view()). A failure cannot be
         // acted on, and would leave it mapped.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A part of a file that is not the guest's, mapped shared.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    // Dropped before the mapping it points into.
+    view: MmapRegion,
+    mapping: Mapping,
+}
+
+impl Shared {
+    /// Maps `bytes` of `file` from `offset` on.
+    pub(crate) fn new(file: &File, offset: u64, bytes: u64) -> Result<Self, MemoryError> {
+        let (guest, user) = (0, 0);
+        let place = Place {
+            guest,
+            user,
+            bytes,
+            offset,
+        };
+        let mapping = Mapping::new(place, file)?;
+        Ok(Self {
+            view: mapping.view(),
+            mapping,
+        })
+    }
+
+    /// Returns its bytes.
+    pub(crate) fn slice(&self) -> VolatileSlice<'_> {
+        self.view.as_volatile_slice()
+    }
+
+    /// Returns how many bytes there are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.mapping.bytes
+    }
+
+    /// Writes `bytes` to its start.
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        self.slice().copy_from(bytes);
     }
 }
 

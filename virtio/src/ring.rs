@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use virtio_queue::{Error as QueueError, Queue, QueueT};
 use vm_memory::GuestAddress;
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Table};
+use crate::inflight::Record;
 use crate::limited;
 use crate::memory::Memory;
 
@@ -28,6 +29,8 @@ pub struct Ring {
     error: Option<File>,
     enabled: bool,
     state: State,
+    /// What is in flight, if the front end keeps that.
+    record: Option<Record>,
 }
 
 /// What the front end and the ring's own contents allow.
@@ -51,6 +54,7 @@ impl Ring {
             error: None,
             enabled: false,
             state: State::Stopped,
+            record: None,
         }
     }
 
@@ -66,29 +70,44 @@ impl Ring {
             return None;
         }
         // Linux' drivers hand in direct chains up to the queue's size, and indirect ones up to the same.
-        let limit = self.queue.size();
-        let map = memory.map();
-        let mut iterator = match virtio_queue::QueueOwnedT::iter(&mut self.queue, map) {
-            Ok(iterator) => iterator,
-            Err(error) => return self.fail(&error),
+        let table = Table {
+            start: GuestAddress(self.queue.desc_table()),
+            descriptors: self.queue.size(),
         };
-        let descriptors = iterator.next()?;
-        let chain = Chain::collect(descriptors, map, limit);
-        if chain.is_none() {
+        let map = memory.map();
+        let unfinished = self.record.as_mut().and_then(Record::next_again);
+        let head = match unfinished {
+            Some(head) => head,
+            None => match virtio_queue::QueueOwnedT::iter(&mut self.queue, map) {
+                Ok(mut iterator) => iterator.next()?.head_index(),
+                Err(error) => return self.fail(&error),
+            },
+        };
+        let Some(chain) = Chain::collect(head, table, map) else {
             return self.fail(&QueueError::InvalidChain);
+        };
+        if let Some(record) = &mut self.record {
+            record.take(head, unfinished.is_some());
         }
-        chain
+        Some(chain)
     }
 
-    /// Puts the request popped last back, to be popped again.
+    /// Puts the request popped last back, to be popped again; may be done for several, the last one first.
     pub fn unpop(&mut self) {
-        virtio_queue::QueueOwnedT::go_to_previous_position(&mut self.queue);
+        if !self.record.as_mut().is_some_and(Record::put_back) {
+            virtio_queue::QueueOwnedT::go_to_previous_position(&mut self.queue);
+        }
     }
 
     /// Returns a request to the driver, with `written` bytes of answer in it.
     pub fn push(&mut self, memory: &Memory, head: u16, written: u32) {
+        if let Some(record) = &mut self.record {
+            record.returning(head);
+        }
         if let Err(error) = self.queue.add_used(memory.map(), head, written) {
             self.fail::<()>(&error);
+        } else if let Some(record) = &mut self.record {
+            record.returned(head, self.queue.next_used());
         }
     }
 
@@ -102,7 +121,10 @@ impl Ring {
     /// Asks for a kick with the next request; returns true if one has come in already.
     pub fn listen(&mut self, memory: &Memory) -> bool {
         match self.queue.enable_notification(memory.map()) {
-            Ok(more) => more && self.state != State::Broken,
+            Ok(more) => {
+                let more = more || self.record.as_ref().is_some_and(Record::has_more);
+                more && self.state != State::Broken
+            }
             Err(error) => {
                 self.fail::<()>(&error);
                 false
@@ -168,6 +190,10 @@ impl Ring {
         self.queue.next_avail()
     }
 
+    pub(crate) fn set_record(&mut self, record: Option<Record>) {
+        self.record = record;
+    }
+
     pub(crate) fn set_event_index(&mut self, enabled: bool) {
         self.queue.set_event_idx(enabled);
     }
@@ -198,6 +224,11 @@ impl Ring {
         // After a daemon's restart the device's own place in the used ring is only known there.
         if let Ok(used) = self.queue.used_idx(memory.map(), Ordering::Acquire) {
             self.queue.set_next_used(used.0);
+            let size = self.queue.size();
+            let record = self.record.as_mut();
+            if let Some(next) = record.and_then(|record| record.begin(size, used.0)) {
+                self.queue.set_next_avail(next);
+            }
         }
         self.state = State::Started;
         true

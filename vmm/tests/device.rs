@@ -5,6 +5,7 @@
     reason = "a test that cannot be set up fails where it stands"
 )]
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fakes::driver::{Driver, Wishes};
-use fakes::ring::Piece;
+use fakes::ring::{DriverRing, Piece};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
 
 /// Starts a daemon with `message`, in which each `$n` stands for the number of descriptor n.
@@ -68,7 +69,7 @@ fn drive(socket: UnixStream, queues: usize) -> Driver {
         socket,
         Wishes {
             queues,
-            size: 64,
+            size: 128,
             features: u64::MAX,
         },
     )
@@ -292,6 +293,94 @@ fn every_request(format: &str, image: &File, discards_zeroes: bool) {
         assert!(read[..4096] == [0; 4096] && read[4096..8192] == [9; 4096] && read[8192] == 0);
     }
     assert_eq!(driver.config(8), 2048_u64.to_le_bytes());
+    drop(driver);
+    assert_eq!(end(child), (0, String::new()));
+}
+
+/// Requests of either kind at a time, and bytes of each.
+const AT_ONCE: u64 = 16;
+const PIECE: usize = 1 << 20;
+
+/// A disk of which one half is written while the other is read.
+fn half_and_half() -> File {
+    let image = tempfile::tempfile().unwrap();
+    // A hole would be read without waiting.
+    let all = vec![0xdd; 2 * AT_ONCE as usize * PIECE];
+    image.write_all_at(&all, 0).unwrap();
+    image.sync_data().unwrap();
+    image
+}
+
+/// Reads and writes by turns, all reads into `target` and all writes from `data`.
+fn reads_and_writes(ring: &mut DriverRing, target: Piece, data: Piece) -> Vec<[Piece; 3]> {
+    let header = |kind: u32, number: u64| {
+        let sector = number * PIECE as u64 / 512;
+        [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat()
+    };
+    let mut requests = Vec::new();
+    for number in 0..AT_ONCE {
+        let read = ring.store(&header(0, AT_ONCE + number));
+        requests.push([read, target, ring.room(1)]);
+        let write = ring.store(&header(1, number));
+        requests.push([write, data, ring.room(1)]);
+    }
+    requests
+}
+
+/// A daemon returns what it can before what has to wait, so that where its rings end does not say what was left.
+#[test]
+fn no_request_is_lost_or_returned_twice_when_the_daemon_is_killed() {
+    let image = half_and_half();
+    let daemon = || {
+        let (front, back) = UnixStream::pair().unwrap();
+        let message = r#"{"vhost":{"connected":$0},"device":{"block":{"image":$1,"format":"raw","serial":"s","queues":1}}}"#;
+        let descriptors = vec![back.into(), image.try_clone().unwrap().into()];
+        (front, start("block", message, descriptors))
+    };
+    let (front, mut child) = daemon();
+    let mut driver = drive(front, 1);
+    driver.keep_in_flight();
+    let ring = &mut driver.rings[0];
+    let (target, mut data) = (ring.room(PIECE as u32), ring.room(PIECE as u32));
+    data.writable = false;
+    let requests = reads_and_writes(ring, target, data);
+    let mut done = 0_u16;
+    for round in 1..=12 {
+        let not_cached = rustix::fs::Advice::DontNeed;
+        rustix::fs::fadvise(&image, AT_ONCE * PIECE as u64, None, not_cached).unwrap();
+        let ring = &mut driver.rings[0];
+        ring.write(data.address, &vec![round; PIECE]);
+        let mut out = BTreeSet::new();
+        for request in &requests {
+            ring.write(request[2].address, &[0xee]);
+            out.insert(ring.offer(request).unwrap());
+        }
+        ring.kick();
+        for _ in 0..round {
+            assert!(out.remove(&ring.wait().0), "round {round}: twice");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (front, next) = daemon();
+        child = next;
+        driver.replace(front);
+        let ring = &mut driver.rings[0];
+        while !out.is_empty() {
+            assert!(out.remove(&ring.wait().0), "round {round}: twice");
+        }
+        done += requests.len() as u16;
+        assert_eq!((ring.take(), ring.returned()), (None, done));
+        let statuses = requests.iter().map(|request| request[2]);
+        assert!(
+            statuses
+                .map(|status| ring.read(status.address, 1))
+                .all(|status| status == [0])
+        );
+        assert!(ring.read(target.address, PIECE) == [0xdd; PIECE]);
+        let mut written = vec![0; AT_ONCE as usize * PIECE];
+        image.read_exact_at(&mut written, 0).unwrap();
+        assert!(written.iter().all(|byte| *byte == round), "round {round}");
+    }
     drop(driver);
     assert_eq!(end(child), (0, String::new()));
 }

@@ -1,10 +1,14 @@
 //! A front end and its guest driver in one: sets a device daemon up over vhost-user and uses its queues.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::MemfdFlags;
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserInflight, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -35,7 +39,11 @@ pub struct Wishes {
 /// A guest with one device.
 pub struct Driver {
     frontend: Frontend,
+    /// The front end's socket once more, to see the daemon go.
+    socket: UnixStream,
     features: u64,
+    /// The record of what is in flight, which outlives a daemon.
+    inflight: Option<(VhostUserInflight, File)>,
     memory: GuestMemoryMmap,
     /// Its queues.
     pub rings: Vec<DriverRing>,
@@ -47,18 +55,14 @@ impl Driver {
     /// Panics if the device refuses, as everything here does: it is for tests.
     #[must_use]
     pub fn new(socket: UnixStream, wishes: Wishes) -> Self {
-        let mut frontend = Frontend::from_stream(socket, wishes.queues as u64);
-        frontend.set_owner().unwrap();
-        let offered = frontend.get_features().unwrap();
+        let watched = socket.try_clone().unwrap();
+        let (frontend, offered) = greet(socket, wishes.queues);
         let features = offered & (wishes.features | PROTOCOL_FEATURES);
-        let protocol = frontend.get_protocol_features().unwrap();
-        let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG;
-        frontend.set_protocol_features(protocol & wanted).unwrap();
         frontend.set_features(features).unwrap();
         let bytes = RING_BYTES * wishes.queues as u64;
         let memfd = rustix::fs::memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&memfd, bytes).unwrap();
-        let file = std::fs::File::from(memfd);
+        let file = File::from(memfd);
         let region = (
             GuestAddress(START),
             bytes as usize,
@@ -72,7 +76,9 @@ impl Driver {
             .collect();
         let mut driver = Self {
             frontend,
+            socket: watched,
             features,
+            inflight: None,
             memory,
             rings,
         };
@@ -94,6 +100,46 @@ impl Driver {
         let room = vec![0; bytes as usize];
         let flags = VhostUserConfigFlags::empty();
         self.frontend.get_config(0, bytes, flags, &room).unwrap().1
+    }
+
+    /// Lets the device record what is in flight from now on.
+    pub fn keep_in_flight(&mut self) {
+        let wanted = VhostUserInflight {
+            num_queues: u16::try_from(self.rings.len()).unwrap(),
+            queue_size: self.rings[0].size,
+            ..VhostUserInflight::default()
+        };
+        let bases: Vec<u32> = (0..self.rings.len())
+            .map(|index| self.stop_ring(index))
+            .collect();
+        self.inflight = Some(self.frontend.get_inflight_fd(&wanted).unwrap());
+        self.give_in_flight();
+        for (index, base) in bases.into_iter().enumerate() {
+            self.start_ring(index, u16::try_from(base).unwrap());
+        }
+    }
+
+    /// Waits for the daemon to be gone and goes on with the one at the other end of `socket`.
+    pub fn replace(&mut self, socket: UnixStream) {
+        let mut rest = Vec::new();
+        // A reset of the connection is an end too.
+        let _end = self.socket.read_to_end(&mut rest);
+        self.socket = socket.try_clone().unwrap();
+        self.frontend = greet(socket, self.rings.len()).0;
+        self.frontend.set_features(self.features).unwrap();
+        self.share_memory();
+        self.give_in_flight();
+        for index in 0..self.rings.len() {
+            let base = self.rings[index].returned();
+            self.start_ring(index, base);
+        }
+    }
+
+    fn give_in_flight(&mut self) {
+        if let Some((described, file)) = &self.inflight {
+            let given = self.frontend.set_inflight_fd(described, file.as_raw_fd());
+            given.unwrap();
+        }
     }
 
     /// Stops a queue; returns where the device would go on.
@@ -135,6 +181,19 @@ impl Driver {
             .collect();
         self.frontend.set_mem_table(&regions).unwrap();
     }
+}
+
+/// Agrees on the protocol with the daemon at the other end of `socket`; returns what the device offers.
+fn greet(socket: UnixStream, queues: usize) -> (Frontend, u64) {
+    let mut frontend = Frontend::from_stream(socket, queues as u64);
+    frontend.set_owner().unwrap();
+    let offered = frontend.get_features().unwrap();
+    let protocol = frontend.get_protocol_features().unwrap();
+    let wanted = VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::CONFIG
+        | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+    frontend.set_protocol_features(protocol & wanted).unwrap();
+    (frontend, offered)
 }
 
 impl std::fmt::Debug for Driver {

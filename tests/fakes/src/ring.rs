@@ -237,6 +237,12 @@ impl DriverRing {
         Some((head, written))
     }
 
+    /// Returns how many requests the device has returned, as it says itself.
+    #[must_use]
+    pub fn returned(&self) -> u16 {
+        self.load(self.used + 2)
+    }
+
     /// Waits for the device to return a request.
     pub fn wait(&mut self) -> (u16, u32) {
         self.wait_for(PATIENCE)

@@ -4,9 +4,11 @@ use std::fs::File;
 
 use proptest::prelude::*;
 use rustix::fs::MemfdFlags;
+use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::Bytes;
 
 use super::*;
+use crate::inflight::Inflight;
 use crate::memory::Place;
 
 const SIZE: u16 = 8;
@@ -46,6 +48,125 @@ fn ring(memory: &Memory) -> Ring {
     ring.set_enabled(true);
     assert!(ring.start(memory));
     ring
+}
+
+/// A ring with a record of what is in flight, as a daemon has it that was started at `base`.
+fn recorded(memory: &Memory, file: &File, base: u16) -> Ring {
+    let described = VhostUserInflight::new(file.metadata().unwrap().len(), 0, 1, SIZE);
+    let inflight = Inflight::map(&described, file).unwrap();
+    let mut ring = Ring::new();
+    assert!(ring.set_size(u32::from(SIZE)));
+    let (table, available) = (GuestAddress(TABLE), GuestAddress(AVAILABLE));
+    assert!(ring.set_addresses(table, available, GuestAddress(USED)));
+    ring.set_base(base);
+    ring.set_enabled(true);
+    ring.set_record(inflight.record(0));
+    assert!(ring.start(memory));
+    ring
+}
+
+fn word(memory: &Memory, at: u64) -> u16 {
+    memory.map().read_obj(GuestAddress(at)).unwrap()
+}
+
+/// Makes `heads` available, each a request of one descriptor, from entry `from` of the available ring on.
+fn offer(memory: &Memory, from: u16, heads: &[u16]) {
+    let map = memory.map();
+    for (position, head) in (from..).zip(heads) {
+        let at = GuestAddress(TABLE + 16 * u64::from(*head));
+        map.write_obj(FIRST + 0x800, at).unwrap();
+        map.write_obj(8_u32, GuestAddress(at.0 + 8)).unwrap();
+        map.write_obj(0_u32, GuestAddress(at.0 + 12)).unwrap();
+        let slot = AVAILABLE + 4 + 2 * u64::from(position % SIZE);
+        map.write_obj(*head, GuestAddress(slot)).unwrap();
+        map.write_obj(position.wrapping_add(1), GuestAddress(AVAILABLE + 2))
+            .unwrap();
+    }
+}
+
+fn heads(ring: &mut Ring, memory: &Memory) -> Vec<u16> {
+    std::iter::from_fn(|| ring.pop(memory).map(|chain| chain.head)).collect()
+}
+
+#[test]
+fn what_a_dead_daemon_had_is_taken_again_and_nothing_else() {
+    let (memory, file) = (memory(), Inflight::make(1).unwrap());
+    let mut first = recorded(&memory, &file, 0);
+    offer(&memory, 0, &[0, 1, 2, 3]);
+    assert_eq!(heads(&mut first, &memory), [0, 1, 2, 3]);
+    // Out of order: where the used ring ends says nothing about which are left.
+    first.push(&memory, 1, 0);
+    first.push(&memory, 3, 0);
+    // The driver uses the heads that came back, whose entries of the available ring others had.
+    offer(&memory, 4, &[1, 3, 4, 5, 6]);
+    drop(first);
+    let mut second = recorded(&memory, &file, word(&memory, USED + 2));
+    assert_eq!(heads(&mut second, &memory), [0, 2, 1, 3, 4, 5, 6]);
+    for head in [6, 0, 1, 2, 3, 4, 5] {
+        second.push(&memory, head, 0);
+    }
+    drop(second);
+    let mut third = recorded(&memory, &file, word(&memory, USED + 2));
+    assert!(heads(&mut third, &memory).is_empty());
+    offer(&memory, 9, &[7]);
+    assert_eq!(heads(&mut third, &memory), [7]);
+}
+
+#[test]
+fn request_whose_return_was_not_noted_is_not_taken_again() {
+    let (memory, file) = (memory(), Inflight::make(1).unwrap());
+    let mut first = recorded(&memory, &file, 0);
+    offer(&memory, 0, &[5, 6]);
+    assert_eq!(heads(&mut first, &memory), [5, 6]);
+    // The daemon dies between the two halves of a return: the driver has it, the record does not say so.
+    let mut dying = first.record.take().unwrap();
+    dying.returning(5);
+    first.push(&memory, 5, 0);
+    let mut second = recorded(&memory, &file, word(&memory, USED + 2));
+    assert_eq!(heads(&mut second, &memory), [6]);
+    // And before the first half.
+    second.record.take().unwrap().returning(6);
+    let mut third = recorded(&memory, &file, word(&memory, USED + 2));
+    assert_eq!(heads(&mut third, &memory), [6]);
+}
+
+#[test]
+fn request_that_was_put_back_is_taken_in_its_order() {
+    let (memory, file) = (memory(), Inflight::make(1).unwrap());
+    let mut first = recorded(&memory, &file, 0);
+    offer(&memory, 0, &[0, 1, 2]);
+    assert_eq!(first.pop(&memory).unwrap().head, 0);
+    assert_eq!(first.pop(&memory).unwrap().head, 1);
+    first.unpop();
+    first.unpop();
+    assert_eq!(first.pop(&memory).unwrap().head, 0);
+    let mut second = recorded(&memory, &file, word(&memory, USED + 2));
+    assert_eq!(second.pop(&memory).unwrap().head, 0);
+    second.unpop();
+    assert_eq!(heads(&mut second, &memory), [0, 1, 2]);
+}
+
+#[test]
+fn record_that_is_nonsense_harms_nobody() {
+    let memory = memory();
+    let file = Inflight::make(1).unwrap();
+    let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    let mut bytes = vec![0xff; length];
+    bytes[8..12].copy_from_slice(&[1, 0, 8, 0]);
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+    offer(&memory, 0, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    let mut ring = recorded(&memory, &file, 0);
+    assert!(heads(&mut ring, &memory).len() <= usize::from(SIZE));
+    // Too short for what it is said to be.
+    let described = VhostUserInflight::new(64, 0, 1, SIZE);
+    assert!(
+        Inflight::map(&described, &file)
+            .unwrap()
+            .record(0)
+            .is_none()
+    );
+    let described = VhostUserInflight::new(1 << 40, 0, 1, SIZE);
+    Inflight::map(&described, &file).unwrap_err();
 }
 
 #[derive(Clone, Copy, Debug)]
