@@ -51,7 +51,14 @@ impl Purpose {
                 "zstd",
             ],
             Self::Product => &["passt", "qemu-system-x86"],
-            Self::Test => &["acpica-tools", "git", "iproute2", "systemd", "util-linux"],
+            Self::Test => &[
+                "acpica-tools",
+                "git",
+                "iproute2",
+                "qemu-utils",
+                "systemd",
+                "util-linux",
+            ],
             Self::Devices => &[
                 "busybox-static",
                 "erofs-utils",

@@ -16,6 +16,7 @@ use virtio::Buffers;
 
 use self::header::Header;
 use self::storage::Storage;
+use crate::raw::ZEROES;
 use crate::{Format, Layer};
 
 /// An image that is open, and through it those below.
@@ -65,16 +66,41 @@ impl Qcow2 {
         self.access.sync()
     }
 
+    /// Gives space back; what is read there afterwards is undefined, so that doing nothing is right too.
     pub(crate) fn discard(&mut self, offset: u64, length: u64) -> io::Result<()> {
-        self.access.discard_to_any(offset, length)
+        unless_unsupported(self.access.discard_to_any(offset, length)).map(drop)
     }
 
     pub(crate) fn write_zeroes(&mut self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        if unmap {
+        let done = if unmap {
             self.access.discard_to_zero(offset, length)
         } else {
             self.access.write_zeroes(offset, length)
+        };
+        if !unless_unsupported(done)? {
+            self.write_all_zeroes(offset, length)?;
         }
+        Ok(())
+    }
+
+    /// Writes zeroes as data: version 2 of the format knows no other.
+    fn write_all_zeroes(&self, mut offset: u64, length: u64) -> io::Result<()> {
+        let end = offset.saturating_add(length);
+        while offset < end {
+            let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let piece = ZEROES.get(..left.min(ZEROES.len())).unwrap_or(&ZEROES);
+            self.access.write(piece, offset)?;
+            offset = offset.saturating_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether it was done, and an error only if the image could have.
+fn unless_unsupported(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+        done => done.map(|()| true),
     }
 }
 

@@ -10,8 +10,8 @@ use virtio::{Buffers, read_at, read_cached_at, write_at};
 
 use crate::uring::Uring;
 
-/// Bytes written at a time where the file system cannot make zeroes by itself.
-static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Bytes written at a time where file system or format cannot make zeroes by itself.
+pub(crate) static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// An image, open for as much as the disk allows.
 #[derive(Debug)]

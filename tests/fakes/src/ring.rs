@@ -75,7 +75,7 @@ impl DriverRing {
         }
     }
 
-    /// Takes memory for buffers; it is never given back.
+    /// Takes memory for buffers.
     pub fn allocate(&mut self, bytes: u32) -> u64 {
         let address = self.heap.start;
         self.heap.start = (address + u64::from(bytes)).next_multiple_of(16);
@@ -84,6 +84,11 @@ impl DriverRing {
             "the test uses too much guest memory"
         );
         address
+    }
+
+    /// Gives back all buffers from `address` on, which nobody uses any more.
+    pub fn give_back(&mut self, address: u64) {
+        self.heap.start = address;
     }
 
     /// Puts bytes into fresh guest memory.
