@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use virtio_queue::desc::split::Descriptor;
-use virtio_queue::{DescriptorChain, Queue, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT as _, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -21,6 +21,7 @@ pub(crate) struct LocalQueue {
     memory: Arc<GuestMemory>,
     kick: EventFd,
     call: EventFd,
+    broken: bool,
 }
 
 impl LocalQueue {
@@ -52,6 +53,7 @@ impl LocalQueue {
             memory,
             kick: ready.kick,
             call: ready.call,
+            broken: false,
         })
     }
 
@@ -66,12 +68,19 @@ impl LocalQueue {
     }
 
     /// Returns the next request; without one, the guest will kick when there is.
+    ///
+    /// Nothing comes out of a ring that broke the rules, until the guest resets the device.
     pub(crate) fn take(&mut self) -> Option<Chain> {
-        loop {
-            if let Some(chain) = self.queue.pop_descriptor_chain(Arc::clone(&self.memory)) {
-                return Some(chain);
+        while !self.broken {
+            let Ok(mut chains) = self.queue.iter(Arc::clone(&self.memory)) else {
+                self.broken = true;
+                break;
+            };
+            if let Some(chain) = chains.next() {
+                self.broken = !is_whole(&chain);
+                return (!self.broken).then_some(chain);
             }
-            // A ring the guest has broken has nothing in it.
+            // What came in after the last look has no kick.
             if !self
                 .queue
                 .enable_notification(&*self.memory)
@@ -80,6 +89,8 @@ impl LocalQueue {
                 return None;
             }
         }
+        tracing::debug!(queue = self.index, "the guest broke a queue");
+        None
     }
 
     /// Gives a request back with `written` bytes in it, and interrupts the guest if it wants that.
@@ -99,6 +110,15 @@ impl LocalQueue {
     pub(crate) fn memory(&self) -> &Arc<GuestMemory> {
         &self.memory
     }
+}
+
+/// Returns whether a chain ends where its last descriptor says so. The iterator ends in silence at whatever it finds wrong: a
+/// loop, an index or a table that is not there.
+fn is_whole(chain: &Chain) -> bool {
+    chain
+        .clone()
+        .last()
+        .is_some_and(|descriptor| !descriptor.has_next())
 }
 
 /// Returns the stretches of guest memory that a request lets the device write.

@@ -84,3 +84,6 @@ pub(crate) trait VirtioDevice: Send {
     /// Stops work and forgets what the guest said.
     fn reset(&mut self);
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// `VIRTQ_DESC_F_NEXT`.
 pub const NEXT: u16 = 1;
@@ -33,8 +33,10 @@ pub struct Piece {
 #[derive(Debug)]
 pub struct DriverRing {
     memory: GuestMemoryMmap,
-    pub(crate) kick: EventFd,
-    pub(crate) call: EventFd,
+    /// What the driver kicks.
+    pub kick: EventFd,
+    /// What the device interrupts by.
+    pub call: EventFd,
     /// Descriptors.
     pub size: u16,
     /// Where the descriptor table is.
@@ -53,14 +55,16 @@ pub struct DriverRing {
 }
 
 impl DriverRing {
-    pub(crate) fn new(memory: &GuestMemoryMmap, start: u64, bytes: u64, size: u16) -> Self {
+    /// Makes an empty ring in the `bytes` of `memory` from `start` on, and what is left of them room for buffers.
+    #[must_use]
+    pub fn new(memory: &GuestMemoryMmap, start: u64, bytes: u64, size: u16) -> Self {
         let available = start + 16 * u64::from(size);
         let used = (available + 6 + 2 * u64::from(size)).next_multiple_of(4);
         let heap = (used + 6 + 8 * u64::from(size)).next_multiple_of(64);
         Self {
             memory: memory.clone(),
-            kick: EventFd::new(0).unwrap(),
-            call: EventFd::new(0).unwrap(),
+            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
+            call: EventFd::new(EFD_NONBLOCK).unwrap(),
             size,
             table: start,
             available,
@@ -273,17 +277,33 @@ impl DriverRing {
         }
     }
 
+    /// Goes on as if so many requests had been made and returned.
+    pub fn begin_at(&mut self, count: u16) {
+        self.next_available = count;
+        self.next_used = count;
+        self.kicked = count;
+        self.set_available_index(count);
+        self.write(self.used + 2, &count.to_le_bytes());
+        // Both sides asked for a bell with the next one.
+        let size = u64::from(self.size);
+        for event in [self.used + 4 + 8 * size, self.available + 4 + 2 * size] {
+            self.write(event, &count.to_le_bytes());
+        }
+    }
+
     /// Forgets what the device was told, as a driver does after a reset.
     pub fn reset(&mut self) {
         self.next_available = 0;
         self.next_used = 0;
         self.kicked = 0;
         self.free = (0..self.size).rev().collect();
-        self.write(self.available, &[0; 4]);
-        self.write(self.used, &[0; 4]);
+        let size = usize::from(self.size);
+        self.write(self.available, &vec![0; 6 + 2 * size]);
+        self.write(self.used, &vec![0; 6 + 8 * size]);
     }
 
-    pub(crate) fn use_event_index(&mut self, used: bool) {
+    /// Uses event indices, or not.
+    pub fn use_event_index(&mut self, used: bool) {
         self.event_index = used;
     }
 
