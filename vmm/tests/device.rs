@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use fakes::driver::{Driver, Wishes};
 use fakes::ring::{DriverRing, Piece};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
+use sys::inherited::Kind;
 
 /// Starts a daemon with `message`, in which each `$n` stands for the number of descriptor n.
 fn start(kind: &str, message: &str, descriptors: Vec<OwnedFd>) -> Child {
@@ -231,6 +232,75 @@ fn net_carries_frames_in_its_jail() {
     drop(driver);
     let (code, log) = end(child);
     assert_eq!((code, log.contains("the link is down")), (0, true), "{log}");
+}
+
+/// Makes a TAP device with an address, and goes on as the program that it is told with the device's descriptor in `TAP`.
+const WITH_TAP: &str = r#"
+    $^F = 255;
+    open(T, "+<", "/dev/net/tun") or die "/dev/net/tun: $!";
+    # TUNSETIFF with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR.
+    my $request = pack("a16 S x22", "t0", 0x5002);
+    ioctl(T, 0x400454ca, $request) or die "TUNSETIFF: $!";
+    system("ip address add 10.9.0.1/24 dev t0 && ip link set t0 up") == 0 or die "ip";
+    $ENV{TAP} = fileno(T);
+    exec @ARGV;
+"#;
+
+#[test]
+fn net_carries_frames_of_a_tap_device_in_its_jail() {
+    let Ok(tap) = std::env::var("TAP") else {
+        // Once more, in a network of its own.
+        let mut again = Command::new("unshare");
+        again.args(["--user", "--map-root-user", "--net", "perl", "-e", WITH_TAP]);
+        again.arg(std::env::current_exe().unwrap());
+        again.args(["--exact", "net_carries_frames_of_a_tap_device_in_its_jail"]);
+        let output = again.output().unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+        return;
+    };
+    let tap = sys::inherited::take(tap.parse().unwrap(), Kind::Device).unwrap();
+    let (front, back) = UnixStream::pair().unwrap();
+    let message = r#"{"vhost":{"connected":$0},"device":{"net":{"backend":{"tap":$1},"mac":"52:54:00:00:00:01"}}}"#;
+    let child = start("net", message, vec![back.into(), tap]);
+    let mut driver = drive(front, 2);
+    // Who has 10.9.0.1? Tell 10.9.0.2.
+    let guest = [0x52, 0x54, 0, 0, 0, 1];
+    let question = [
+        &[0; 12][..],
+        &[0xff; 6],
+        &guest,
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
+        &guest,
+        &[10, 9, 0, 2],
+        &[0; 6],
+        &[10, 9, 0, 1],
+    ];
+    let question = driver.rings[1].store(&question.concat());
+    driver.rings[1].offer(&[question]).unwrap();
+    driver.rings[1].kick();
+    // The host's kernel says other things too, when a device has just come up.
+    let answered = (0..64).any(|_| {
+        let ring = &mut driver.rings[0];
+        let room = ring.room(70_000);
+        ring.offer(&[room]).unwrap();
+        ring.kick();
+        let length = ring.wait().1 as usize;
+        let frame = ring.read(room.address, length).split_off(12);
+        let is_answer = frame[..6] == guest && frame[12..14] == [8, 6] && frame[20..22] == [0, 2];
+        is_answer && frame[28..32] == [10, 9, 0, 1]
+    });
+    assert!(
+        answered,
+        "the host's kernel did not say who has its address"
+    );
+    driver.rings[1].wait();
+    drop(driver);
+    assert_eq!(end(child), (0, String::new()));
 }
 
 #[test]
