@@ -16,8 +16,7 @@ use virtio::Buffers;
 
 use self::header::Header;
 use self::storage::Storage;
-use crate::raw::ZEROES;
-use crate::{Format, Layer};
+use crate::{Format, Layer, raw};
 
 /// An image that is open, and through it those below.
 #[derive(Debug)]
@@ -78,19 +77,8 @@ impl Qcow2 {
             self.access.write_zeroes(offset, length)
         };
         if !unless_unsupported(done)? {
-            self.write_all_zeroes(offset, length)?;
-        }
-        Ok(())
-    }
-
-    /// Writes zeroes as data: version 2 of the format knows no other.
-    fn write_all_zeroes(&self, mut offset: u64, length: u64) -> io::Result<()> {
-        let end = offset.saturating_add(length);
-        while offset < end {
-            let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let piece = ZEROES.get(..left.min(ZEROES.len())).unwrap_or(&ZEROES);
-            self.access.write(piece, offset)?;
-            offset = offset.saturating_add(piece.len() as u64);
+            // Version 2 of the format knows no zeroes but data.
+            raw::write_all_zeroes(offset, length, |piece, at| self.access.write(piece, at))?;
         }
         Ok(())
     }

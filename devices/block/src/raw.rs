@@ -11,7 +11,7 @@ use virtio::{Buffers, read_at, read_cached_at, write_at};
 use crate::uring::Uring;
 
 /// Bytes written at a time where file system or format cannot make zeroes by itself.
-pub(crate) static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// An image, open for as much as the disk allows.
 #[derive(Debug)]
@@ -117,17 +117,24 @@ pub(crate) fn zero(file: &File, offset: u64, length: u64, unmap: bool) -> io::Re
         fallocate(file, kept, offset, length)
     };
     match first.or_else(|_| punch(file, offset, length)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_all_zeroes(file, offset, length),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            write_all_zeroes(offset, length, |piece, at| file.write_all_at(piece, at))
+        }
         result => Ok(result?),
     }
 }
 
-fn write_all_zeroes(file: &File, mut offset: u64, length: u64) -> io::Result<()> {
+/// Writes zeroes as data, by `write`, which gets pieces and where each goes.
+pub(crate) fn write_all_zeroes(
+    mut offset: u64,
+    length: u64,
+    write: impl Fn(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
     let end = offset.saturating_add(length);
     while offset < end {
         let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let piece = ZEROES.get(..left.min(ZEROES.len())).unwrap_or(&ZEROES);
-        file.write_all_at(piece, offset)?;
+        write(piece, offset)?;
         offset = offset.saturating_add(piece.len() as u64);
     }
     Ok(())
