@@ -65,6 +65,17 @@ pub enum Request {
     Info {},
 }
 
+impl Request {
+    /// Returns whether a descriptor comes along.
+    #[must_use]
+    pub fn needs_descriptor(&self) -> bool {
+        matches!(
+            self,
+            Self::Snapshot {} | Self::Reattach { .. } | Self::AddDevice { .. }
+        )
+    }
+}
+
 /// A line from the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "kebab-case", deny_unknown_fields)]

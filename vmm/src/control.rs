@@ -88,6 +88,12 @@ impl Office {
         name: &str,
         front: &std::sync::Mutex<crate::front_end::FrontEnd>,
     ) -> io::Result<()> {
+        // What is still to be heard of an earlier daemon of this device is not about this one.
+        for earlier in &mut self.watched {
+            if earlier.as_deref() == Some(name) {
+                *earlier = None;
+            }
+        }
         let number = DEVICES + 2 * self.watched.len() as u64;
         self.watched.push(Some(name.to_owned()));
         let mut front = lock(front);

@@ -33,7 +33,7 @@ impl Channel {
         })
     }
 
-    /// Returns the calls that have come, each with the descriptor that came before its end.
+    /// Returns the calls that have come, those that need a descriptor with the next that came.
     ///
     /// # Errors
     /// The other end is closed or sends what is no call.
@@ -42,8 +42,11 @@ impl Channel {
         let mut calls = Vec::new();
         while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unfinished.drain(..=end).collect();
-            let call = serde_json::from_slice(&line).map_err(io::Error::other)?;
-            calls.push((call, self.descriptors.pop_front()));
+            let call: Call = serde_json::from_slice(&line).map_err(io::Error::other)?;
+            // Lines that come together bring all their descriptors at once.
+            let needs = call.request.needs_descriptor();
+            let beside = needs.then(|| self.descriptors.pop_front()).flatten();
+            calls.push((call, beside));
         }
         if self.unfinished.len() > MAX_LINE_BYTES {
             return Err(io::Error::other("a line is longer than 16 KiB"));
@@ -80,5 +83,41 @@ impl Channel {
         }
         self.unfinished.extend_from_slice(&bytes[..received.bytes]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::os::fd::AsFd as _;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use spec::control::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_goes_to_the_line_that_needs_it() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let line = |id, request| {
+            let mut text = serde_json::to_vec(&Call { id, request }).unwrap();
+            text.push(b'\n');
+            text
+        };
+        (&theirs).write_all(&line(0, Request::Info {})).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let rights = [theirs.as_fd()];
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&rights)));
+        let second = line(1, Request::Snapshot {});
+        let parts = [IoSlice::new(&second)];
+        sendmsg(&theirs, &parts, &mut ancillary, SendFlags::empty()).unwrap();
+        let mut channel = Channel::new(ours).unwrap();
+        let mut calls = Vec::new();
+        while calls.len() < 2 {
+            calls.extend(channel.receive().unwrap());
+        }
+        let has: Vec<bool> = calls.iter().map(|(_, beside)| beside.is_some()).collect();
+        assert_eq!(has, [false, true]);
     }
 }

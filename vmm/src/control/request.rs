@@ -116,10 +116,10 @@ fn reattach(machine: &Machine, name: &str, fd: Option<OwnedFd>) -> Result<(), Re
     let socket = UnixStream::from(fd.ok_or(RequestError::NoSocket)?);
     // The transport is locked first, so that no vCPU starts or resets the device meanwhile.
     let function = lock(&device.plugged.function);
-    lock(&device.front)
-        .reattach(socket)
-        .map_err(RequestError::Attach)?;
-    drop(function);
+    let mut front = lock(&device.front);
+    front.reattach(socket).map_err(RequestError::Attach)?;
+    front.reset_streams();
+    drop((front, function));
     lock(&device.plugged.function).config_changed();
     Ok(())
 }
