@@ -29,13 +29,16 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    /// How often each device is measured; the median counts
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: u32,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum What {
     /// The main path, from nothing to a command in the container, and what an idle VM costs
     Start,
-    /// Device daemons beside their peers, on the same guest
+    /// Device daemons beside their peers, on the same guest, and our monitor in the lab
     Vmm,
     /// Windows of the container on the host's screen
     Sommelier,
@@ -110,7 +113,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             (figures, table, "start")
         }
         What::Vmm => {
-            let figures = vmm::measure()?;
+            let figures = vmm::measure(arguments.rounds)?;
             let table = vmm::table(&figures)?;
             (figures, table, "vmm")
         }

@@ -6,6 +6,7 @@
 
 mod disk;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -48,8 +49,17 @@ const GUESTS: &str = "guests";
 /// Tests of tests/lab, in this order.
 const TESTS: [&str; 4] = [GUESTS, "linux", "snapshot", "figures"];
 
+/// The program of tests/lab that only measures; it runs by name, and for `cargo xtask bench vmm`.
+const BOOT: &str = "boot";
+
 /// The test of tests/lab that is the whole product's, like the walks.
 const PRODUCT: &str = "product";
+
+/// What `cargo xtask bench vmm` has run.
+const MEASURED: [&str; 3] = ["figures", BOOT, PRODUCT];
+
+/// What stands in front of figures, which are one JSON object.
+const FIGURES: &str = "FIGURES ";
 
 /// Walks of tests/e2e that the budget has room for: a start takes ten times what it takes on real hardware. The others run
 /// by name.
@@ -78,7 +88,7 @@ impl Arguments {
         }
         let names = self.programs.iter().map(String::as_str);
         names
-            .filter(|name| !TESTS.contains(name) && *name != PRODUCT)
+            .filter(|name| !TESTS.contains(name) && ![BOOT, PRODUCT].contains(name))
             .collect()
     }
 
@@ -97,18 +107,46 @@ impl Arguments {
 /// # Errors
 /// When something cannot be built; a failing test is in the exit code.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    Ok(if carry_out(arguments)?.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Returns what our monitor costs, by name, and how long a boot takes beside another's.
+///
+/// # Errors
+/// When something cannot be built, or a budget is not kept.
+pub(crate) fn measure() -> Result<BTreeMap<String, f64>> {
+    let arguments = Arguments {
+        programs: MEASURED.map(str::to_owned).to_vec(),
+        filter: None,
+    };
+    let outcome = carry_out(&arguments)?;
+    if !outcome.passed {
+        bail!("the lab's measurements failed");
+    }
+    Ok(outcome.figures)
+}
+
+/// What came of a run.
+#[derive(Default)]
+struct Outcome {
+    passed: bool,
+    figures: BTreeMap<String, f64>,
+}
+
+fn carry_out(arguments: &Arguments) -> Result<Outcome> {
     packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Test])?;
     let built = build(arguments)?;
     let stage = disk::stage(&built)?;
     let here = on_this_machine(&built, &stage.join("programs"), arguments)?;
     let image = image::build(&image::Arguments::default())?;
     let disk = disk::make(&stage, &image)?;
-    let lab = in_the_lab(&archive(&built)?, &disk, arguments)?;
-    Ok(if here && lab {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let mut outcome = in_the_lab(&archive(&built)?, &disk, arguments)?;
+    outcome.passed &= here;
+    Ok(outcome)
 }
 
 /// As whom a test runs in the lab.
@@ -153,8 +191,11 @@ fn build(arguments: &Arguments) -> Result<Built> {
     let beside = BESIDE.map(|(package, name)| Ok((name.to_owned(), program(package, name)?)));
     let mut tests = Vec::new();
     let walks = arguments.walks();
+    let by_name = arguments.programs.iter().any(|name| name == BOOT);
+    let measures: &[&str] = if by_name { &[BOOT] } else { &[] };
     let sets = [
         ("lab", &TESTS[..], Who::Root),
+        ("lab", measures, Who::Root),
         ("lab", &[PRODUCT], Who::User),
         ("e2e", &walks, Who::User),
     ];
@@ -231,8 +272,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Boots the lab, shows what it prints, and returns whether everything in it passed.
-fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<bool> {
+/// Boots the lab, shows what it prints, and returns what came of it.
+fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<Outcome> {
     line("lab: booting");
     let began = Instant::now();
     let mut qemu = qemu(archive, disk, arguments)?;
@@ -250,13 +291,17 @@ fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<bool
     });
     let log = workspace::log("lab")?;
     let mut file = File::create(&log).context("cannot write the lab's log")?;
-    let mut passed = false;
+    let mut outcome = Outcome::default();
     let limit = arguments.limit();
     loop {
         match printed.recv_timeout(limit.saturating_sub(began.elapsed())) {
             Ok(text) => {
                 writeln!(file, "{text}").context("cannot write the lab's log")?;
-                passed |= text.starts_with(PASSED);
+                outcome.passed |= text.starts_with(PASSED);
+                let figures = text.strip_prefix(FIGURES).map(serde_json::from_str);
+                outcome
+                    .figures
+                    .extend(figures.and_then(Result::ok).unwrap_or(BTreeMap::new()));
                 line(&text);
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -271,13 +316,13 @@ fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<bool
         }
     }
     child.wait().context("cannot wait for the lab")?;
-    let said = if passed { "passed" } else { "FAILED" };
+    let said = if outcome.passed { "passed" } else { "FAILED" };
     line(&format!(
         "lab: {said} after {}; log {}",
         spoken(began.elapsed()),
         log.display()
     ));
-    Ok(passed)
+    Ok(outcome)
 }
 
 /// Returns the lab's machine; what is written to its disk is forgotten.
@@ -292,7 +337,7 @@ fn qemu(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<Command> {
     let append = format!("console=ttyS0 quiet panic=-1 mitigations=off{only}");
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-M", "q35", "-accel", "tcg,thread=multi"])
-        .args(["-cpu", "qemu64,+svm,+npt"])
+        .args(["-cpu", "qemu64,+svm,+npt,+xsave,+avx"])
         .args(["-smp", "1", "-m", &MEMORY_MIB.to_string()])
         .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
         .args(["-serial", "stdio"])

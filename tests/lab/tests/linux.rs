@@ -39,7 +39,7 @@ fn a_disk_that_was_cut_short_is_a_panic_and_no_hang() {
 fn a_shell_is_reached_within_the_budget_of_exits() {
     let mut guest = Guest::start(|plan| plan);
     let info = guest.engine.info();
-    println!("FIGURES shell: {info:?}");
+    println!("{info:?}");
     assert!(info.exits.total() <= 2000, "{info:?}");
     guest.engine.type_line("poweroff -f || busybox poweroff -f");
     assert_eq!(guest.engine.end(), EngineEnd::PowerOff);

@@ -37,10 +37,16 @@ fn the_guest_is_ready_within_its_budget_of_exits(home: &mut Home) {
     let log = std::fs::read_to_string(log).expect("it is written");
     let line = log.lines().find(|line| line.contains("exits so far"));
     let line = line.expect("the engine counts");
-    println!("FIGURES ready: {line}");
     let before = line.split(" exits so far").next().unwrap_or_default();
     let exits = before.rsplit(' ').next().and_then(|word| word.parse().ok());
     let exits: u64 = exits.expect("a number");
+    let after = line.split("page faults; ").nth(1).unwrap_or_default();
+    let cpu = after.split(' ').next().and_then(|word| word.parse().ok());
+    let cpu: u32 = cpu.expect("a number");
+    lab::figures(&[
+        ("exits", f64::from(u32::try_from(exits).expect("few"))),
+        ("start_cpu_ms", f64::from(cpu) / 1000.0),
+    ]);
     assert!(exits <= EXITS, "{line}");
 }
 

@@ -84,7 +84,7 @@ fn a_machine_goes_on_in_another_process_with_other_daemons() {
     let written = guest.hash_of("cat /tmp/a");
     let saved = put_away(&mut guest);
     println!(
-        "FIGURES snapshot: {} KiB on disk of a machine of 512 MiB",
+        "the snapshot: {} KiB on disk of a machine of 512 MiB",
         std::os::unix::fs::MetadataExt::blocks(&saved.metadata().unwrap()) / 2
     );
 

@@ -1,5 +1,5 @@
 //! `cargo xtask bench vmm [--json]`: throughput of our device daemons, beside QEMU's own devices and other vhost-user
-//! daemons, on the same guest of QEMU's emulator in the same run.
+//! daemons, on the same guest of QEMU's emulator in the same run; and what our monitor costs, in the lab.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::packages::{self, Purpose};
 use crate::progress::line;
 use crate::tester::Tester;
 use crate::workspace::target;
-use crate::{build, command, e2e, image};
+use crate::{build, command, e2e, image, lab};
 
 /// The peer for vsock and its version: only measured against, never part of the product.
 const VSOCK_PEER: &str = "vhost-device-vsock";
@@ -21,7 +21,7 @@ const VSOCK_PEER_VERSION: &str = "0.3.0";
 
 /// Makes a network with one address that is not loopback, and runs the program in it as an ordinary user.
 const NETWORK: &str = "ip link set lo up && ip address add 192.0.2.1/32 dev lo && \
-    exec unshare --user --map-user=1000 --map-group=1000 \"$0\"";
+    exec unshare --user --map-user=1000 --map-group=1000 \"$0\" \"$@\"";
 
 /// What counts for people: the load's key and its name with the unit.
 const LOADS: &[(&str, &str)] = &[
@@ -35,11 +35,51 @@ const LOADS: &[(&str, &str)] = &[
     ("flush_4k", "write and flush of 4 KiB, /s"),
 ];
 
-/// Builds what is measured and returns the figures: device, maker, load.
+/// What the lab measures: its name, what it is, and the goal.
+const MONITOR: &[(&str, &str, &str)] = &[
+    (
+        "exits",
+        "exits from power-on until the agent is ready",
+        "≤ 2,000",
+    ),
+    (
+        "start_cpu_ms",
+        "processor time of the monitor before the guest's first instruction, ms, all of it emulated",
+        "≤ 15 on hardware",
+    ),
+    (
+        "monitor_mib",
+        "PSS of the monitor without guest memory, MiB",
+        "≤ 5",
+    ),
+    (
+        "tree_mib",
+        "PSS of monitor and daemons without guest memory, MiB",
+        "≤ 25",
+    ),
+    (
+        "boot_s",
+        "start of the first process to a shell's prompt, s",
+        "",
+    ),
+    (
+        "boot_qemu_s",
+        "peer: the same with QEMU's microvm on the same KVM, s",
+        "",
+    ),
+];
+
+/// Builds what is measured and returns the figures: of devices by device, maker and load, and of the monitor.
 ///
 /// # Errors
 /// When something cannot be built or measured.
-pub(super) fn measure() -> Result<Value> {
+pub(super) fn measure(rounds: u32) -> Result<Value> {
+    let devices = devices(rounds)?;
+    line("bench: the monitor, in the lab");
+    Ok(serde_json::json!({ "devices": devices, "monitor": lab::measure()? }))
+}
+
+fn devices(rounds: u32) -> Result<Value> {
     packages::ensure(&[Purpose::Image, Purpose::Product, Purpose::Devices])?;
     let image = image::build(&image::Arguments::default())?;
     line("bench: building the daemons, their guest and a peer");
@@ -71,11 +111,12 @@ pub(super) fn measure() -> Result<Value> {
         &built("measure", "measure-devices")?,
         "devices/measure-devices",
     )?;
-    line("bench: about five minutes; the machine should do nothing else");
+    line("bench: about ten minutes; the machine should do nothing else");
     let mut unshare = tester.command(Path::new("unshare"))?;
     unshare
         .args(["--map-root-user", "--net", "sh", "-c", NETWORK])
         .arg(program)
+        .args(["all", &rounds.to_string()])
         .env(
             "TESTUDO_BENCH_PARTS",
             folder.context("a part without a folder")?,
@@ -138,11 +179,36 @@ fn link(from: &Path, place: &Path, name: &str) -> Result<PathBuf> {
     Ok(place.to_owned())
 }
 
-/// Returns the figures as a table of Markdown: for each device and load ours, the peers', and ours to the best of them.
+/// Returns the figures as tables of Markdown.
 ///
 /// # Errors
 /// When a figure is missing.
 pub(super) fn table(figures: &Value) -> Result<String> {
+    let (devices, monitor) = (&figures["devices"], &figures["monitor"]);
+    Ok(format!(
+        "{}\n{}",
+        of_devices(devices)?,
+        of_monitor(monitor)?
+    ))
+}
+
+/// Returns a row for each figure of the monitor.
+fn of_monitor(figures: &Value) -> Result<String> {
+    let mut text = String::from("| monitor, in the lab | figure | goal |\n|---|---|---|\n");
+    let figure = |name: &str| {
+        let figure = figures[name].as_f64();
+        figure.with_context(|| format!("no figure {name}"))
+    };
+    for (name, what, goal) in MONITOR {
+        writeln!(text, "| {what} | {:.2} | {goal} |", figure(name)?)?;
+    }
+    let ratio = figure("boot_s")? / figure("boot_qemu_s")?;
+    writeln!(text, "| our boot to the peer's | {ratio:.2} | ≤ 0.7 |")?;
+    Ok(text)
+}
+
+/// Returns a row for each device and load: ours, the peers', and ours to the best of them.
+fn of_devices(figures: &Value) -> Result<String> {
     type Makers = BTreeMap<String, BTreeMap<String, f64>>;
     let devices: BTreeMap<String, Makers> =
         serde_json::from_value(figures.clone()).context("the figures have another shape")?;
@@ -187,9 +253,23 @@ mod tests {
             "qemu_user": { "to_guest_mb_s": 50.0 },
             "qemu_stream": { "to_guest_mb_s": 100.0 },
         }});
-        let text = table(&figures).unwrap();
+        let text = of_devices(&figures).unwrap();
         let row = "| net | to the guest, MB/s | 90 | qemu stream 100, qemu user 50 | 0.90 |";
         assert!(text.contains(row), "{text}");
-        assert!(table(&serde_json::json!({ "net": {} })).is_err());
+        assert!(of_devices(&serde_json::json!({ "net": {} })).is_err());
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_is_an_error() {
+        let names = MONITOR.iter().map(|(name, ..)| (*name).to_owned());
+        let mut figures: serde_json::Map<String, Value> =
+            names.map(|name| (name, 2.into())).collect();
+        let text = of_monitor(&figures.clone().into()).unwrap();
+        assert!(
+            text.contains("| our boot to the peer's | 1.00 | ≤ 0.7 |"),
+            "{text}"
+        );
+        figures.remove("tree_mib");
+        assert!(of_monitor(&figures.into()).is_err());
     }
 }

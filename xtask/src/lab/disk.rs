@@ -9,13 +9,22 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{Built, Who};
+use super::{BOOT, Built, Who};
 use crate::{build, command, workspace};
 
 /// Programs of this machine: the network's user-mode end, and what walks and fixture start.
 const BORROWED: [&str; 8] = [
     "bash", "busybox", "cp", "env", "id", "passt", "setsid", "unshare",
 ];
+
+/// A monitor that ours is measured against, where the product does not find it.
+const PEER: &str = "qemu-system-x86_64";
+
+/// What it loads before a kernel.
+const FIRMWARE: [&str; 2] = ["qboot.rom", "bios-microvm.bin"];
+
+/// Where its package has that.
+const FIRMWARE_FOLDER: &str = "/usr/share/qemu";
 
 /// What concierge wants of an image.
 const IMAGE: [&str; 4] = ["vmlinux", "root.erofs", "data.btrfs", "manifest.json"];
@@ -59,7 +68,16 @@ pub(super) fn stage(built: &Built) -> Result<PathBuf> {
         fs::write(stage.join(name), text).with_context(|| format!("cannot write {name}"))?;
     }
     add_programs(&stage, built)?;
-    borrow(&stage)?;
+    for name in BORROWED {
+        let program = found(name)?;
+        borrow(&program, &stage, &program)?;
+    }
+    if built.tests.iter().any(|test| test.name == BOOT) {
+        borrow(&found(PEER)?, &stage, &Path::new("/peers").join(PEER))?;
+        for file in FIRMWARE.map(|name| Path::new(FIRMWARE_FOLDER).join(name)) {
+            copy(&file, &inside(&stage, &file)?)?;
+        }
+    }
     Ok(stage)
 }
 
@@ -105,27 +123,29 @@ fn add_programs(stage: &Path, built: &Built) -> Result<()> {
     fs::write(stage.join("tests/list"), list).context("cannot write the list of tests")
 }
 
-/// Adds programs of this machine with their libraries, each where it is here.
-fn borrow(stage: &Path) -> Result<()> {
-    let mut files = BTreeSet::new();
-    for name in BORROWED {
-        let found = command::output(Command::new("sh").args(["-c", &format!("command -v {name}")]))
-            .with_context(|| format!("{name} is not installed"))?;
-        // /bin is a link to /usr/bin on this machine, and a folder of its own in the lab.
-        let program =
-            fs::canonicalize(found.trim()).with_context(|| format!("cannot find {name}"))?;
-        // A static program has no libraries, which ldd calls a failure.
-        let libraries = command::output(Command::new("ldd").arg(&program)).unwrap_or_default();
-        files.extend(libraries_in(&libraries));
-        files.insert(program);
-    }
-    for file in files {
-        let inside = file
-            .strip_prefix("/")
-            .context("a program's path is relative")?;
-        copy(&file, &stage.join(inside))?;
-    }
-    Ok(())
+/// Returns where this machine has a program.
+fn found(name: &str) -> Result<PathBuf> {
+    let found = command::output(Command::new("sh").args(["-c", &format!("command -v {name}")]))
+        .with_context(|| format!("{name} is not installed"))?;
+    // /bin is a link to /usr/bin on this machine, and a folder of its own in the lab.
+    fs::canonicalize(found.trim()).with_context(|| format!("cannot find {name}"))
+}
+
+/// Adds a program of this machine as `name`, and its libraries where they are here.
+fn borrow(program: &Path, stage: &Path, name: &Path) -> Result<()> {
+    copy(program, &inside(stage, name)?)?;
+    // A static program has no libraries, which ldd calls a failure.
+    let libraries = command::output(Command::new("ldd").arg(program)).unwrap_or_default();
+    let libraries: BTreeSet<PathBuf> = libraries_in(&libraries).collect();
+    libraries
+        .iter()
+        .try_for_each(|library| copy(library, &inside(stage, library)?))
+}
+
+/// Returns where `file` goes in the lab.
+fn inside(stage: &Path, file: &Path) -> Result<PathBuf> {
+    let inside = file.strip_prefix("/");
+    Ok(stage.join(inside.context("a file's path is relative")?))
 }
 
 /// Returns the files that ldd's answer names: after the arrow, or first on the line of the loader.

@@ -12,7 +12,9 @@ use crate::Figures;
 use crate::job::BLOCK;
 use crate::machine::{Machine, Program, daemon, disk, pair, wait_for};
 
-const DEVICE: &str = "vhost-user-blk,chardev=block,num-queues=1,queue-size=256";
+/// Without `config-wce=off` the guest asks qemu-storage-daemon for its cache's mode, which it does not know: it says write-through
+/// and flushes nothing (strace shows no fdatasync). With it, every maker's flush is one.
+const DEVICE: &str = "vhost-user-blk,chardev=block,num-queues=1,queue-size=256,config-wce=off";
 
 pub(crate) fn ours() -> Result<Figures> {
     let folder = tempfile::tempdir()?;
@@ -54,16 +56,11 @@ pub(crate) fn storage_daemon() -> Result<Figures> {
     let peer = Program::start(&mut command, Vec::new())?;
     wait_for(&vhost)?;
     let socket = format!("socket,id=block,path={}", vhost.display());
-    let figures = run(
+    run(
         &["-chardev", &socket, "-device", DEVICE],
         Vec::new(),
         Some(peer),
-    );
-    // Its flushes flush nothing (strace shows no fdatasync in it), so that the figure would say nothing.
-    figures.map(|mut figures| {
-        figures.remove("flush_4k");
-        figures
-    })
+    )
 }
 
 pub(crate) fn qemu() -> Result<Figures> {
