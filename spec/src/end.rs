@@ -76,6 +76,15 @@ impl EngineEnd {
         }
     }
 
+    /// Returns whether the guest may have run: what it was to go on from has been used then.
+    #[must_use]
+    pub fn ran(self) -> bool {
+        matches!(
+            self,
+            Self::PowerOff | Self::Internal | Self::Reset | Self::Panic | Self::Crash
+        )
+    }
+
     /// Returns what a user can do about it, where it is not in what the guest printed.
     #[must_use]
     pub fn hint(self) -> Option<&'static str> {
@@ -88,6 +97,9 @@ impl EngineEnd {
                 Some("install the image again: cargo xtask image, or the distribution's package")
             }
             Self::Spec => Some("programs of two versions are installed: install Testudo again"),
+            Self::Snapshot => {
+                Some("boot it anew, without what was in its memory: vmc start --force-boot termina")
+            }
             Self::Jail => Some("see `testudo doctor`"),
             _ => None,
         }

@@ -1,6 +1,5 @@
 //! From nothing to a running container: each step is skipped when its result is already there.
 
-use link::config::EngineChoice;
 use wire::proto::{StartContainer, StartVm};
 use wire::{ContainerName, Fault, Kind, VmName};
 
@@ -28,22 +27,21 @@ pub(crate) async fn vm(
     missing: Missing,
     stages: &mut Stages<'_>,
 ) -> Result<(), Fault> {
-    vm_on(client, vm, missing, None, stages).await
-}
-
-/// Starts the VM on `engine`, or on the configured one; a running VM is success at once, whatever runs it.
-pub(crate) async fn vm_on(
-    client: &Client,
-    vm: &VmName,
-    missing: Missing,
-    engine: Option<EngineChoice>,
-    stages: &mut Stages<'_>,
-) -> Result<(), Fault> {
     let start = StartVm {
         vm: vm.to_string(),
         create: missing == Missing::Create,
-        engine: engine.map_or_else(String::new, |engine| engine.to_string()),
+        ..StartVm::default()
     };
+    vm_as(client, vm, start, stages).await
+}
+
+/// Starts the VM as `start` says; a running VM is success at once, whatever runs it.
+pub(crate) async fn vm_as(
+    client: &Client,
+    vm: &VmName,
+    start: StartVm,
+    stages: &mut Stages<'_>,
+) -> Result<(), Fault> {
     stages.under_way(format!("{vm} goes on starting; to stop it: vmc stop {vm}"));
     let report = match client.vms().start(start).await {
         Ok(report) => stages.follow(report.into_inner()).await,

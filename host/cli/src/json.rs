@@ -177,6 +177,7 @@ pub(crate) fn vm_state(state: VmState) -> &'static str {
         VmState::Starting => "starting",
         VmState::Running => "running",
         VmState::Stopping => "stopping",
+        VmState::Saved => "saved",
         VmState::DiskBusy => "disk-busy",
     }
 }

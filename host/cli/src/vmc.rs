@@ -10,6 +10,7 @@ mod kill;
 mod list;
 pub(crate) mod logs;
 mod resize;
+mod save;
 mod set;
 mod start;
 mod stop;
@@ -56,6 +57,7 @@ enum Verb {
     Create(create::Create),
     Start(start::Start),
     Stop(stop::Stop),
+    Save(save::Save),
     Kill(kill::Kill),
     #[command(visible_alias = "ls")]
     List(list::List),
@@ -123,6 +125,7 @@ pub(crate) async fn run(vmc: Vmc, ui: &Ui) -> Result<End, Fault> {
         Verb::Container(container) => return container.carry_out(&call).await,
         Verb::Create(create) => create.carry_out(&call).await,
         Verb::Stop(stop) => stop.carry_out(&call).await,
+        Verb::Save(save) => save.carry_out(&call).await,
         Verb::Kill(kill) => kill.carry_out(&call).await,
         Verb::List(list) => list.carry_out(&call).await,
         Verb::Info(info) => info.carry_out(&call).await,

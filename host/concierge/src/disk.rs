@@ -15,6 +15,7 @@ use wire::{Bytes, Fault, Kind, Mib, VmName};
 
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod saved;
 
 /// The data disk in a VM's folder.
 const DISK: &str = "data.btrfs";

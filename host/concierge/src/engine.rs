@@ -45,8 +45,12 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
     /// When the specification cannot be handed over.
     fn invocation(&self, spec: &VmSpec, own_disks: &[OwnDisk]) -> io::Result<Invocation>;
 
-    /// Returns what it means that the program ended with this status, if that is one of its own, with a hint.
-    fn meaning(&self, status: ExitStatus) -> Option<(&'static str, Option<&'static str>)>;
+    /// Returns whether it can go on with other daemons than those that it began with: after the death of one, or in
+    /// another process from a file.
+    fn takes_new_daemons(&self) -> bool;
+
+    /// Returns what it means that the program ended with this status, if that is one of its own.
+    fn meaning(&self, status: ExitStatus) -> Option<Meaning>;
 
     /// Takes the other end of [`VmSpec::control`].
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control>;
@@ -62,6 +66,23 @@ pub(crate) trait Control: fmt::Debug + Send + Sync {
 
     /// Lets the guest see that the file of disk `name` has `size` bytes now.
     fn disk_grew(&self, name: &str, size: Bytes) -> Answer;
+
+    /// Goes on with a new daemon, at the other end of `socket`, for a device whose old one is gone.
+    fn reattach(&self, device: &str, socket: OwnedFd) -> Answer;
+
+    /// Writes the whole machine into the empty `file`. It stands still then, unless that fails.
+    fn save(&self, file: OwnedFd) -> Answer;
+}
+
+/// What an exit status of an engine means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Meaning {
+    /// In words for users.
+    pub(crate) words: &'static str,
+    /// What they can do about it.
+    pub(crate) hint: Option<&'static str>,
+    /// Whether the guest may have run.
+    pub(crate) ran: bool,
 }
 
 /// What comes of a request to an engine.

@@ -42,6 +42,11 @@ pub(crate) const MTU: u16 = 65520;
 /// What waits on the way between passt and the card, if the kernel allows that much (`net.core.wmem_max`).
 const SOCKET_BYTES: usize = 4 << 20;
 
+/// Returns whether there is a passt.
+pub(crate) fn is_installed() -> bool {
+    programs::find(PROGRAM).is_some()
+}
+
 /// Starts passt and returns it with the stream that carries its frames.
 ///
 /// # Errors

@@ -12,7 +12,8 @@
 //!           │                                  ended   │  │                          ▼
 //!           │                           ┌──────────┐ ──┘  └─────────────────── ┌──────────┐
 //!           │                           │ Stopping │ ◀──────────────────────── │ Running  │
-//!           │                           └──────────┘            stop           └──────────┘
+//!           │                           │ Saving   │        stop, save         └──────────┘
+//!           │                           └──────────┘
 //!           │                                                                     ▲  │ resize, set
 //!           │                                                                     │  ▼
 //!           └── start with `create` goes to Starting at once                  ┌──────────┐
@@ -38,9 +39,11 @@ use crate::log::Log;
 use crate::progress::{Events, Listener};
 use crate::world::World;
 
+mod crew;
 pub(crate) mod machine;
 mod owner;
 pub(crate) mod report;
+mod save;
 mod start;
 pub(crate) mod state;
 mod stop;
@@ -67,7 +70,11 @@ pub(crate) enum Request {
         create: bool,
         /// The engine, if not the configured one.
         engine: Option<EngineChoice>,
+        /// Anew, whatever was saved.
+        force_boot: bool,
     },
+    /// Put it into a file, from which its next start goes on.
+    Save,
     /// End it, politely for this long.
     Stop(Duration),
     /// End it at once.
@@ -105,6 +112,7 @@ impl Request {
             Self::Create(_) => "create",
             Self::Import(_) => "import",
             Self::Start { .. } => "start",
+            Self::Save => "save",
             Self::Stop(_) => "stop",
             Self::Kill => "kill",
             Self::Destroy { .. } => "destroy",
@@ -119,6 +127,7 @@ impl Request {
             Self::Create(_) => Verb::Create,
             Self::Import(_) => Verb::Import,
             Self::Start { create, .. } => Verb::Start { create: *create },
+            Self::Save => Verb::Save,
             Self::Stop(_) => Verb::Stop,
             Self::Kill => Verb::Kill,
             Self::Destroy { force } => Verb::Destroy { force: *force },

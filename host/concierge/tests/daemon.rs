@@ -302,7 +302,7 @@ async fn a_vm_without_an_image_says_what_is_missing() {
     let start = StartVm {
         vm: "one".to_owned(),
         create: true,
-        engine: String::new(),
+        ..StartVm::default()
     };
     let fault = drained(vms.start(start).await).await.unwrap_err();
     assert_eq!(fault.parts().code, "E-IMAGE-MISSING");
@@ -326,6 +326,7 @@ async fn an_engine_that_is_not_there_is_refused_by_name() {
         vm: "one".to_owned(),
         create: true,
         engine: "bochs".to_owned(),
+        force_boot: false,
     };
     let fault = drained(vms.start(start).await).await.unwrap_err();
     assert_eq!(fault.parts().code, "E-ENGINE");
@@ -343,7 +344,7 @@ async fn a_failed_start_names_the_stage_and_leaves_nothing_behind() {
         let start = StartVm {
             vm: "one".to_owned(),
             create: false,
-            engine: String::new(),
+            ..StartVm::default()
         };
         let fault = drained(vms.start(start).await).await.unwrap_err();
         let cause = &fault.parts().causes[0];

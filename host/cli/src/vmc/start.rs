@@ -3,6 +3,7 @@
 use clap::Args;
 use link::config::EngineChoice;
 use wire::Fault;
+use wire::proto::StartVm;
 
 use super::{Call, Named};
 use crate::boot::{self, Missing};
@@ -13,7 +14,7 @@ use crate::ui::Stages;
 
 /// Start a VM and open a shell in it
 ///
-/// The VM is created when it does not exist. A running VM is success at once.
+/// The VM is created when it does not exist, and goes on where it was when it was saved. A running VM is success at once.
 #[derive(Debug, Args)]
 pub(super) struct Start {
     #[command(flatten)]
@@ -24,15 +25,26 @@ pub(super) struct Start {
     /// Run it on this engine: auto, crosvm or qemu (default: as config.toml says)
     #[arg(long, value_name = "ENGINE")]
     engine: Option<EngineChoice>,
+    /// Boot it anew although it was saved: what was in its memory is lost
+    #[arg(long)]
+    force_boot: bool,
 }
 
 impl Start {
     pub(super) async fn carry_out(self, call: &Call<'_>) -> Result<End, Fault> {
         let client = call.client().await?;
         let vm = self.vm.name;
-        if self.no_shell || self.engine.is_some() {
+        if self.no_shell || self.engine.is_some() || self.force_boot {
             let mut stages = Stages::new(call.ui);
-            boot::vm_on(&client, &vm, Missing::Create, self.engine, &mut stages).await?;
+            let start = StartVm {
+                vm: vm.to_string(),
+                create: true,
+                engine: self
+                    .engine
+                    .map_or_else(String::new, |engine| engine.to_string()),
+                force_boot: self.force_boot,
+            };
+            boot::vm_as(&client, &vm, start, &mut stages).await?;
             stages.finish("started");
         }
         if self.no_shell {

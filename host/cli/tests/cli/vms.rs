@@ -98,6 +98,15 @@ fn start_ends_in_a_shell_unless_told_otherwise() {
 }
 
 #[test]
+fn save_puts_a_vm_away() {
+    let desk = Desk::new();
+    assert_eq!(desk.run("vmc", &["save", "termina"]).status, 0);
+    assert_eq!(desk.daemon().world().vms[0].state(), VmState::Saved);
+    let list = desk.run("vmc", &["list"]).to_string();
+    assert!(list.contains("saved"), "{list}");
+}
+
+#[test]
 fn start_makes_a_vm_that_does_not_exist() {
     let desk = Desk::empty();
     assert_eq!(desk.run("vmc", &["start", "--no-shell", "new"]).status, 0);

@@ -3,22 +3,24 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use spec::control::{Call, Info, Line, MAX_LINE_BYTES, Reply, Request};
 use spec::end::EngineEnd;
 use spec::vm::{Function, VmSpec};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use wire::Bytes;
 
-use super::{Answer, Control, Engine, Invocation, OwnDisk, Plug};
+use super::{Answer, Control, Engine, Invocation, Meaning, OwnDisk, Plug};
 use crate::log::Log;
 
 /// Requests that wait for the engine.
@@ -62,9 +64,17 @@ impl Engine for Crosvm {
         })
     }
 
-    fn meaning(&self, status: ExitStatus) -> Option<(&'static str, Option<&'static str>)> {
+    fn takes_new_daemons(&self) -> bool {
+        true
+    }
+
+    fn meaning(&self, status: ExitStatus) -> Option<Meaning> {
         let end = status.code().and_then(EngineEnd::from_code)?;
-        Some((end.meaning(), end.hint()))
+        Some(Meaning {
+            words: end.meaning(),
+            hint: end.hint(),
+            ran: end.ran(),
+        })
     }
 
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control> {
@@ -79,30 +89,54 @@ impl Engine for Crosvm {
     }
 }
 
+/// A request, what travels beside it, and who hears the reply.
+type Asked = (Request, Option<OwnedFd>, oneshot::Sender<Reply>);
+
 /// A conversation with one engine, which ends with its socket.
 #[derive(Debug)]
 struct Conversation {
-    calls: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    calls: mpsc::Sender<Asked>,
     log: Log,
 }
 
 impl Conversation {
-    fn call(&self, request: Request) -> oneshot::Receiver<Reply> {
+    fn call(&self, request: Request, beside: Option<OwnedFd>) -> oneshot::Receiver<Reply> {
         let (heard, answer) = oneshot::channel();
         // Full or closed: `heard` is dropped, and the answer says so.
-        let _sent = self.calls.try_send((request, heard));
+        let _sent = self.calls.try_send((request, beside, heard));
         answer
+    }
+
+    /// As [`Conversation::call`], for what is done or not.
+    fn done(&self, request: Request, beside: Option<OwnedFd>) -> Answer {
+        let answer = self.call(request, beside);
+        Box::pin(async { outcome(answer.await.ok()) })
+    }
+}
+
+/// Returns what a reply comes to; there is none from an engine that has ended.
+fn outcome(reply: Option<Reply>) -> io::Result<()> {
+    match reply {
+        Some(Reply::Done {} | Reply::Info { .. }) => Ok(()),
+        Some(Reply::Failed { message, causes }) => {
+            let parts: Vec<String> = std::iter::once(message).chain(causes).collect();
+            Err(io::Error::other(parts.join(": ")))
+        }
+        None => Err(io::Error::new(
+            io::ErrorKind::NotConnected,
+            "crosvm does not listen",
+        )),
     }
 }
 
 impl Control for Conversation {
     fn power_button(&self) {
         // What comes of it shows in the machine's end.
-        drop(self.call(Request::PowerButton {}));
+        drop(self.call(Request::PowerButton {}, None));
     }
 
     fn log_figures(&self) {
-        let (answer, log) = (self.call(Request::Info {}), self.log.clone());
+        let (answer, log) = (self.call(Request::Info {}, None), self.log.clone());
         tokio::spawn(async move {
             if let Ok(Reply::Info { info }) = answer.await {
                 log.line(&format!("crosvm: {}", figures(&info)));
@@ -112,21 +146,27 @@ impl Control for Conversation {
 
     /// The daemon of a disk looks at its file's size whenever it is asked, which the engine now does.
     fn disk_grew(&self, name: &str, _: Bytes) -> Answer {
-        let answer = self.call(Request::ConfigChanged {
-            device: name.to_owned(),
-        });
-        Box::pin(async {
-            match answer.await {
-                Ok(Reply::Done {} | Reply::Info { .. }) => Ok(()),
-                Ok(Reply::Failed { message, causes }) => Err(io::Error::other(format!(
-                    "{message}: {}",
-                    causes.join(": ")
-                ))),
-                Err(_) => Err(io::Error::new(
-                    io::ErrorKind::NotConnected,
-                    "crosvm does not listen",
-                )),
+        let device = name.to_owned();
+        self.done(Request::ConfigChanged { device }, None)
+    }
+
+    fn reattach(&self, device: &str, socket: OwnedFd) -> Answer {
+        let device = device.to_owned();
+        self.done(Request::Reattach { device }, Some(socket))
+    }
+
+    fn save(&self, file: OwnedFd) -> Answer {
+        let saved = self.call(Request::Snapshot {}, Some(file));
+        let calls = self.calls.clone();
+        Box::pin(async move {
+            let saved = outcome(saved.await.ok());
+            if saved.is_err() {
+                // It may have been stopped for it.
+                let (heard, answer) = oneshot::channel();
+                let _sent = calls.send((Request::Resume {}, None, heard)).await;
+                let _as_it_was = answer.await;
             }
+            saved
         })
     }
 }
@@ -150,7 +190,7 @@ fn figures(info: &Info) -> String {
 
 async fn converse(
     stream: UnixStream,
-    mut queue: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    mut queue: mpsc::Receiver<Asked>,
     log: &Log,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
@@ -176,13 +216,35 @@ async fn converse(
                 Some(call) = queue.recv() => break call,
             }
         };
-        let (request, heard) = call;
+        let (request, beside, heard) = call;
         waiting.insert(id, heard);
         let mut text = serde_json::to_vec(&Call { id, request }).map_err(io::Error::other)?;
         text.push(b'\n');
-        write.write_all(&text).await?;
+        let sent = match beside {
+            Some(beside) => send_beside(write.as_ref(), &text, &beside).await?,
+            None => 0,
+        };
+        write.write_all(&text[sent..]).await?;
     }
     Ok(())
+}
+
+/// Sends `text`, or its beginning, with a descriptor; returns how many bytes.
+async fn send_beside(stream: &UnixStream, text: &[u8], beside: &OwnedFd) -> io::Result<usize> {
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let rights = [beside.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&rights));
+        let parts = [IoSlice::new(text)];
+        Ok(sendmsg(
+            stream,
+            &parts,
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 /// Passes a reply on, and logs an event.
@@ -210,13 +272,15 @@ mod tests {
             program: PathBuf::new(),
         };
         let ended = |code: i32| engine.meaning(ExitStatus::from_raw(code << 8));
-        let (words, hint) = ended(EngineEnd::Kvm.code().into()).unwrap();
-        assert_eq!(words, "the engine cannot use KVM");
-        assert!(hint.unwrap().contains("doctor"));
-        assert_eq!(
-            ended(EngineEnd::Reset.code().into()),
-            Some(("the guest asked for a restart", None))
-        );
+        let kvm = ended(EngineEnd::Kvm.code().into()).unwrap();
+        assert_eq!(kvm.words, "the engine cannot use KVM");
+        assert!(kvm.hint.unwrap().contains("doctor") && !kvm.ran);
+        let reset = Meaning {
+            words: "the guest asked for a restart",
+            hint: None,
+            ran: true,
+        };
+        assert_eq!(ended(EngineEnd::Reset.code().into()), Some(reset));
         assert_eq!(ended(77), None);
         assert_eq!(engine.meaning(ExitStatus::from_raw(9)), None);
     }

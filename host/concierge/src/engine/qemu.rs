@@ -16,7 +16,7 @@ use spec::vm::{Device, Function, VmSpec};
 use tokio::net::UnixStream;
 use wire::{Fault, Kind};
 
-use super::{Control, Engine, Invocation, OwnDisk, Plug, qmp};
+use super::{Control, Engine, Invocation, Meaning, OwnDisk, Plug, qmp};
 use crate::log::Log;
 use crate::network::MTU;
 
@@ -114,8 +114,13 @@ impl Engine for Qemu {
         })
     }
 
+    /// QEMU 7.2 neither reconnects to a daemon on a socket that it was given, nor saves a machine with any.
+    fn takes_new_daemons(&self) -> bool {
+        false
+    }
+
     /// QEMU's exit codes tell nothing apart.
-    fn meaning(&self, _: ExitStatus) -> Option<(&'static str, Option<&'static str>)> {
+    fn meaning(&self, _: ExitStatus) -> Option<Meaning> {
         None
     }
 

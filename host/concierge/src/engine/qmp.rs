@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -65,6 +66,18 @@ impl Control for Qmp {
             answer.await.unwrap_or_else(|_| Err(gone()))
         })
     }
+
+    fn reattach(&self, _: &str, _: OwnedFd) -> Answer {
+        Box::pin(async { Err(cannot("go on with another daemon")) })
+    }
+
+    fn save(&self, _: OwnedFd) -> Answer {
+        Box::pin(async { Err(cannot("save a machine whose devices are daemons")) })
+    }
+}
+
+fn cannot(act: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, format!("QEMU cannot {act}"))
 }
 
 async fn converse(

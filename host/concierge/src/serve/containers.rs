@@ -50,6 +50,7 @@ impl Service {
         vm::Request::Start {
             create,
             engine: None,
+            force_boot: false,
         }
     }
 

@@ -30,6 +30,7 @@ pub(crate) struct Service(pub(crate) Vms);
 impl vms_server::Vms for Service {
     type CreateStream = Replies<Progress>;
     type StartStream = Replies<Progress>;
+    type SaveStream = Replies<Progress>;
     type StopStream = Replies<Progress>;
     type ResizeStream = Replies<Progress>;
     type ExportStream = Replies<Chunk>;
@@ -60,7 +61,12 @@ impl vms_server::Vms for Service {
         request: Request<StartVm>,
     ) -> Result<Response<Self::StartStream>, Status> {
         let id = id(&request);
-        let StartVm { vm, create, engine } = request.into_inner();
+        let StartVm {
+            vm,
+            create,
+            engine,
+            force_boot,
+        } = request.into_inner();
         let engine = match engine.as_str() {
             "" => None,
             asked => Some(
@@ -69,8 +75,17 @@ impl vms_server::Vms for Service {
                     .map_err(|problem: String| Fault::new(Kind::Invalid, "E-ENGINE", problem))?,
             ),
         };
-        let start = vm::Request::Start { create, engine };
+        let start = vm::Request::Start {
+            create,
+            engine,
+            force_boot,
+        };
         Ok(stream(self.0.ask(&name(&vm)?, start, &id)))
+    }
+
+    async fn save(&self, request: Request<VmRef>) -> Result<Response<Self::SaveStream>, Status> {
+        let name = name(&request.get_ref().vm)?;
+        Ok(stream(self.0.ask(&name, vm::Request::Save, &id(&request))))
     }
 
     async fn stop(&self, request: Request<StopVm>) -> Result<Response<Self::StopStream>, Status> {

@@ -1,27 +1,21 @@
 //! A VM's processes on the host: its engine and daemons, started side by side, watched, and ended together.
 //!
-//! None of them outlives the others for long: a daemon ends when the engine closes its socket, and the engine is
-//! ended here when a daemon is lost, since a machine whose disk or network is gone is broken and a guest cannot be
-//! told. Nothing waits for a socket to appear: every socket exists before the process that serves it.
+//! None of them outlives the others for long: a daemon ends when the engine closes its socket, and what becomes of a
+//! machine that loses a daemon is in [`super::crew`]. Nothing waits for a socket to appear: every socket exists before
+//! the process that serves it.
 
 use std::fs::{DirBuilder, File};
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::process::ExitStatus;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
-use spec::device::{
-    BlockFormat, BlockSpec, DeviceMessage, DeviceSpec, NetBackend, NetSpec, VhostSocket, VsockSpec,
-};
+use spec::device::{BlockFormat, BlockSpec, DeviceSpec, VsockSpec};
 use spec::fd::InheritedFd;
 use spec::vm::{Console, Device, Function, Kernel, Options, VM_SPEC_VERSION, VmSpec};
 use spec::windows::Policy;
@@ -34,9 +28,11 @@ use wire::proto::Ready;
 use wire::{Bytes, VmName, ports};
 
 use super::Logs;
-use crate::child::{self, Child, message_file, name_of};
+use super::crew::{Crew, Device as Served, End, Lost, Recipe, Tools};
+use crate::child::{self, name_of};
 use crate::disk::Settings;
-use crate::engine::{Chosen, Control, OwnDisk, Plug};
+use crate::disk::saved::Saved;
+use crate::engine::{Answer, Chosen, Control, OwnDisk, Plug};
 use crate::guest::agent::Agent;
 use crate::guest::windows::{self, Windows};
 use crate::guest::{self, extras, ready, resolver};
@@ -78,6 +74,8 @@ pub(crate) struct Parts {
     pub(crate) chosen: Chosen,
     /// Where output goes.
     pub(crate) logs: Logs,
+    /// What it goes on from: the engine's file, and what must be as it was.
+    pub(crate) saved: Option<(File, Saved)>,
 }
 
 /// The processes of one VM.
@@ -93,23 +91,22 @@ pub(crate) struct Machine {
     pub(crate) networked: bool,
     /// Where its windows are shown.
     pub(crate) windows: Windows,
-    /// The engine first.
-    children: Vec<Child>,
+    /// What must be so again when it goes on after it was saved.
+    pub(crate) traits: Saved,
+    crew: Crew,
     control: Arc<dyn Control>,
     console: JoinHandle<()>,
     tasks: JoinSet<()>,
     cid: Cid,
 }
 
-/// A child that ended by itself.
-#[derive(Debug, Clone)]
-pub(crate) struct Lost {
-    /// Whether it was the engine.
-    pub(crate) engine: bool,
-    /// Which it was and how, in words.
-    pub(crate) how: String,
-    /// What the user can do about it.
-    pub(crate) hint: Option<&'static str>,
+/// What a machine does by itself while it lives.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The guest's agent is up.
+    Announced(Ready),
+    /// A daemon died and was replaced.
+    Replaced,
 }
 
 impl Machine {
@@ -119,37 +116,38 @@ impl Machine {
     /// When a file, socket or process cannot be made.
     pub(crate) fn assemble(world: &Arc<World>, parts: Parts) -> io::Result<Self> {
         let cid = world.cid();
-        let token = ready::token()?;
-        let mut sockets = Sockets::make(world, &cid, &token, &parts.image)?;
+        let (snapshot, traits) = match parts.saved {
+            Some((file, saved)) => (Some(file), saved),
+            None => (
+                None,
+                Saved::new(&parts.settings, &parts.image, ready::token()?),
+            ),
+        };
+        let mut sockets = Sockets::make(world, &cid, &traits.token, &parts.image)?;
         let (console_ours, console_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         let (control_ours, control_theirs) = StdUnixStream::pair()?;
         control_ours.set_nonblocking(true)?;
-        let mut builder = Builder {
-            world,
-            chosen: &parts.chosen,
-            log: &parts.logs.vm,
-            sockets: &sockets.folder,
-            devices: Vec::new(),
-            own_disks: Vec::new(),
-            descriptors: Vec::new(),
-            children: Vec::new(),
+        let tools = Tools {
+            crosvm: world.crosvm.clone(),
+            log: parts.logs.vm.clone(),
         };
+        let mut builder = Builder::new(&parts.chosen, tools, &sockets.folder);
         builder.block(ROOT, parts.root, true)?;
         builder.growing_disk(DATA, parts.disk)?;
         builder.vsock(sockets.vsock, &cid)?;
-        builder.device("rng", Function::Rng {}, DeviceSpec::Rng, Vec::new())?;
+        builder.rng()?;
         let networked = builder.net()?;
         let spec = VmSpec {
             version: VM_SPEC_VERSION,
             name: parts.name.to_string(),
-            memory: spec::units::Mib(parts.settings.memory.0),
-            vcpus: parts.settings.cpus,
+            memory: spec::units::Mib(traits.memory.0),
+            vcpus: traits.cpus,
             kernel: Kernel {
                 image: builder.keep(parts.kernel),
-                cmdline: command_line(&token),
+                cmdline: command_line(&traits.token),
                 initramfs: None,
             },
-            snapshot: None,
+            snapshot: snapshot.map(|file| builder.keep(file)),
             console: Console {
                 output: builder.keep(console_theirs),
                 input: None,
@@ -159,51 +157,52 @@ impl Machine {
             options: Options::default(),
         };
         builder.keep(parts.lock);
-        let children = builder.engine(&spec)?;
-        let vsock = world.places.vsock(cid.number);
-        let console = pipe::Receiver::from_owned_fd(console_ours)?;
         let control = UnixStream::from_std(control_ours)?;
-        let mut policy = Policy::default();
-        policy.clipboard.modes = parts.settings.clipboard;
-        let windows = windows::Setting {
-            vm: parts.name.clone(),
-            program: world.windows.clone(),
-            vsock: vsock.clone(),
-            folder: world.places.displays().join(cid.number.to_string()),
-            policy,
-            log: parts.logs.vm.clone(),
-        };
+        let engine = &parts.chosen.engine;
+        let control: Arc<dyn Control> = Arc::from(engine.control(control, parts.logs.vm.clone()));
+        let crew = builder.finish(&spec, Arc::clone(&control))?;
+        let console = pipe::Receiver::from_owned_fd(console_ours)?;
+        let windows = windows_of(world, &cid, (&parts.name, &parts.settings), &parts.logs);
         let windows = Windows::new(windows, &mut sockets.tasks);
         Ok(Self {
-            agent: Agent::new(parts.name, vsock),
-            control: Arc::from(parts.chosen.engine.control(control, parts.logs.vm.clone())),
+            agent: Agent::new(parts.name, world.places.vsock(cid.number)),
+            control,
             chosen: parts.chosen,
             announcements: sockets.announcements,
             networked,
             windows,
-            children,
+            traits,
+            crew,
             console: tokio::spawn(collect(console, parts.logs.console)),
             tasks: sockets.tasks,
             cid,
         })
     }
 
-    /// Waits until one of the processes ends. May be cancelled and called again.
+    /// Waits until it has ended, or has lost what it cannot do without. May be cancelled and called again.
     pub(crate) async fn lost(&mut self) -> Lost {
-        first_lost(&mut self.children, &self.chosen).await
+        loop {
+            if let Err(lost) = self.crew.next().await {
+                return lost;
+            }
+        }
     }
 
-    /// Waits for the next announcement of the guest's agent, or for the end of a process. May be cancelled and
-    /// called again.
+    /// Waits for what it does next. May be cancelled and called again.
     ///
     /// # Errors
-    /// The process that ended.
-    pub(crate) async fn next(&mut self) -> Result<Ready, Lost> {
-        let (announcements, children) = (&mut self.announcements, &mut self.children);
+    /// How it ended.
+    pub(crate) async fn next(&mut self) -> Result<News, Lost> {
+        let (announcements, crew) = (&mut self.announcements, &mut self.crew);
         tokio::select! {
-            Some(ready) = announcements.recv() => Ok(ready),
-            lost = first_lost(children, &self.chosen) => Err(lost),
+            Some(ready) = announcements.recv() => Ok(News::Announced(ready)),
+            next = crew.next() => next.map(|()| News::Replaced),
         }
+    }
+
+    /// Writes the whole machine into the empty `file`; it stands still then, or goes on when that fails.
+    pub(crate) fn save(&self, file: File) -> Answer {
+        self.control.save(file.into())
     }
 
     /// Returns a way to make the guest see that its data disk has grown.
@@ -225,9 +224,7 @@ impl Machine {
     pub(crate) async fn kill(mut self) {
         /// The pipe has ended with the engine; this is for a machine that is busy otherwise.
         const LAST_LINES: Duration = Duration::from_millis(500);
-        for child in &mut self.children {
-            child.kill().await;
-        }
+        self.crew.kill().await;
         // The host end of its windows is a child of one of them.
         self.tasks.shutdown().await;
         let _drained = tokio::time::timeout(LAST_LINES, &mut self.console).await;
@@ -235,7 +232,7 @@ impl Machine {
 
     /// Returns the process ids, the engine's first.
     pub(crate) fn pids(&self) -> Vec<u32> {
-        self.children.iter().filter_map(Child::pid).collect()
+        self.crew.pids()
     }
 
     /// Returns the context identifier.
@@ -258,53 +255,22 @@ impl DataDisk {
     }
 }
 
-/// Waits until one of the children ends. A daemon that ends well does so because the engine is ending, which with its
-/// memory to give back takes a moment longer; then it is the engine that is reported.
-async fn first_lost(children: &mut [Child], chosen: &Chosen) -> Lost {
-    /// The kernel frees some GiB a second.
-    const ENGINE_LAST: Duration = Duration::from_secs(2);
-    let (index, status) = poll_fn(|context| {
-        for (index, child) in children.iter_mut().enumerate() {
-            if let Poll::Ready(status) = pin!(child.ended()).poll(context) {
-                return Poll::Ready((index, status));
-            }
-        }
-        Poll::Pending
-    })
-    .await;
-    let by_itself =
-        |status: &io::Result<ExitStatus>| status.as_ref().is_ok_and(ExitStatus::success);
-    if index != 0 && by_itself(&status) {
-        let engine = tokio::time::timeout(ENGINE_LAST, children[0].ended()).await;
-        if let Ok(status) = engine {
-            return lost_engine(&children[0], status, chosen);
-        }
-    }
-    if index == 0 {
-        return lost_engine(&children[0], status, chosen);
-    }
-    Lost {
-        engine: false,
-        how: how_ended(children[index].name(), status),
-        hint: None,
-    }
-}
-
-fn lost_engine(child: &Child, status: io::Result<ExitStatus>, chosen: &Chosen) -> Lost {
-    let known = status.as_ref().ok();
-    let known = known.and_then(|status| chosen.engine.meaning(*status));
-    let how = how_ended(child.name(), status);
-    Lost {
-        engine: true,
-        how: known.map_or_else(|| how.clone(), |(meaning, _)| format!("{meaning}: {how}")),
-        hint: known.and_then(|(_, hint)| hint),
-    }
-}
-
-fn how_ended(name: &str, status: io::Result<ExitStatus>) -> String {
-    match status {
-        Ok(status) => child::describe(name, status),
-        Err(error) => format!("{name} cannot be watched: {error}"),
+/// Returns how the machine's windows are shown.
+fn windows_of(
+    world: &World,
+    cid: &Cid,
+    (name, settings): (&VmName, &Settings),
+    logs: &Logs,
+) -> windows::Setting {
+    let mut policy = Policy::default();
+    policy.clipboard.modes = settings.clipboard;
+    windows::Setting {
+        vm: name.clone(),
+        program: world.windows.clone(),
+        vsock: world.places.vsock(cid.number),
+        folder: world.places.displays().join(cid.number.to_string()),
+        policy,
+        log: logs.vm.clone(),
     }
 }
 
@@ -378,17 +344,28 @@ impl Sockets {
 
 /// Collects devices and their daemons.
 struct Builder<'a> {
-    world: &'a World,
     chosen: &'a Chosen,
-    log: &'a Log,
+    tools: Tools,
     sockets: &'a Path,
     devices: Vec<Device>,
     own_disks: Vec<OwnDisk>,
     descriptors: Vec<OwnedFd>,
-    children: Vec<Child>,
+    served: Vec<Served>,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(chosen: &'a Chosen, tools: Tools, sockets: &'a Path) -> Self {
+        Self {
+            chosen,
+            tools,
+            sockets,
+            devices: Vec::new(),
+            own_disks: Vec::new(),
+            descriptors: Vec::new(),
+            served: Vec::new(),
+        }
+    }
+
     /// Hands `descriptor` to the engine and returns its name there.
     fn keep(&mut self, descriptor: impl Into<OwnedFd>) -> InheritedFd {
         let descriptor = descriptor.into();
@@ -398,20 +375,18 @@ impl Builder<'_> {
     }
 
     fn block(&mut self, name: &'static str, image: File, read_only: bool) -> io::Result<()> {
-        let device = DeviceSpec::Block(BlockSpec {
-            image: name_of(&image),
-            format: BlockFormat::Raw,
-            backing: Vec::new(),
-            read_only,
-            serial: name.to_owned(),
-            queues: 1,
-        });
-        self.device(
-            name,
-            Function::Block { queues: 1 },
-            device,
-            vec![image.into()],
-        )
+        let describe = move |numbers: &[InheritedFd]| {
+            DeviceSpec::Block(BlockSpec {
+                image: numbers[0],
+                format: BlockFormat::Raw,
+                backing: Vec::new(),
+                read_only,
+                serial: name.to_owned(),
+                queues: 1,
+            })
+        };
+        let recipe = Recipe::Descriptors(vec![image.into()], Box::new(describe));
+        self.device(name, Function::Block { queues: 1 }, recipe)
     }
 
     /// Adds a disk that may grow, served by whoever can then tell the guest.
@@ -427,66 +402,50 @@ impl Builder<'_> {
     fn vsock(&mut self, listener: OwnedFd, cid: &Cid) -> io::Result<()> {
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
         let directory = rustix::fs::open(self.sockets, flags, Mode::empty())?;
-        let device = DeviceSpec::Vsock(VsockSpec {
-            listener: name_of(&listener),
-            directory: name_of(&directory),
-            guest_cid: cid.number,
-        });
-        self.device(
-            "vsock",
-            Function::Vsock {},
-            device,
-            vec![listener, directory],
-        )
+        let guest_cid = cid.number;
+        let describe = move |numbers: &[InheritedFd]| {
+            DeviceSpec::Vsock(VsockSpec {
+                listener: numbers[0],
+                directory: numbers[1],
+                guest_cid,
+            })
+        };
+        let recipe = Recipe::Descriptors(vec![listener, directory], Box::new(describe));
+        self.device("vsock", Function::Vsock {}, recipe)
+    }
+
+    fn rng(&mut self) -> io::Result<()> {
+        let recipe = Recipe::Descriptors(Vec::new(), Box::new(|_| DeviceSpec::Rng));
+        self.device("rng", Function::Rng {}, recipe)
     }
 
     /// Adds the network card; returns false when passt is not installed, and the guest has none.
     fn net(&mut self) -> io::Result<bool> {
-        let (passt, stream) = match network::start(self.log) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            started => started?,
-        };
-        self.children.push(passt);
-        let device = DeviceSpec::Net(NetSpec {
-            backend: NetBackend::Stream(name_of(&stream)),
-            mac: network::GUEST_MAC,
-            mtu: Some(network::MTU),
-        });
+        if !network::is_installed() {
+            return Ok(false);
+        }
         let function = Function::Net {
             queue_pairs: 1,
             mac: network::GUEST_MAC,
         };
-        self.device("net", function, device, vec![stream])?;
+        self.device("net", function, Recipe::Network)?;
         Ok(true)
     }
 
-    /// Starts a device's daemon and plugs it into the machine.
-    fn device(
-        &mut self,
-        name: &'static str,
-        function: Function,
-        device: DeviceSpec,
-        mut descriptors: Vec<OwnedFd>,
-    ) -> io::Result<()> {
+    /// Starts what serves a device and plugs it into the machine.
+    fn device(&mut self, name: &'static str, function: Function, recipe: Recipe) -> io::Result<()> {
         let path = self.sockets.join(format!("{name}.vhost"));
         let Plug {
             engine,
             daemon,
             listening,
         } = self.chosen.engine.plug(&function, &path)?;
-        let vhost = if listening {
-            VhostSocket::Listening(name_of(&daemon))
-        } else {
-            VhostSocket::Connected(name_of(&daemon))
+        let end = End {
+            socket: daemon,
+            listening,
         };
-        let message = DeviceMessage { vhost, device };
-        let text = serde_json::to_vec(&message).map_err(io::Error::other)?;
-        let spec = message_file(&text)?;
-        let number = name_of(&spec).to_string();
-        let arguments = ["device", message.device.kind(), "--spec-fd", &number];
-        descriptors.extend([daemon, spec]);
-        let child = child::start(name, &self.world.crosvm, &arguments, descriptors, self.log)?;
-        self.children.push(child);
+        let served = Served::start(&self.tools, name, recipe, end)?;
+        self.served.push(served);
         let socket = self.keep(engine);
         self.devices.push(Device {
             name: name.to_owned(),
@@ -497,17 +456,23 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Starts the engine and returns all children, the engine first.
-    fn engine(mut self, spec: &VmSpec) -> io::Result<Vec<Child>> {
+    /// Starts the engine and returns all processes.
+    fn finish(mut self, spec: &VmSpec, control: Arc<dyn Control>) -> io::Result<Crew> {
         spec.validate().map_err(io::Error::other)?;
         let engine = &self.chosen.engine;
         let invocation = engine.invocation(spec, &self.own_disks)?;
         let mut descriptors = std::mem::take(&mut self.descriptors);
         descriptors.extend(invocation.descriptors);
         let (program, arguments) = (&invocation.program, &invocation.arguments);
-        let child = child::start(engine.name(), program, arguments, descriptors, self.log)?;
-        self.children.insert(0, child);
-        Ok(self.children)
+        let log = &self.tools.log;
+        let child = child::start(engine.name(), program, arguments, descriptors, log)?;
+        let processes = (child, self.served);
+        Ok(Crew::new(
+            Arc::clone(engine),
+            control,
+            self.tools,
+            processes,
+        ))
     }
 }
 

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::{Fault, Kind, VmName};
 
-use super::machine::{Lost, Machine};
+use super::crew::Lost;
+use super::machine::{Machine, News};
 use super::start::{self, Start};
 use super::state::{Reaction, Refusal, State};
-use super::{Ask, Handle, Handles, Logs, QUEUE, Request, Running, View, lock, stop, work};
+use super::{Ask, Handle, Handles, Logs, QUEUE, Request, Running, View, lock, save, stop, work};
 use crate::disk;
 use crate::log::Log;
 use crate::progress::{Audience, Listener};
@@ -25,6 +26,8 @@ use crate::world::World;
 enum Outcome {
     /// A machine, or why there is none.
     Started(Box<Result<Machine, Fault>>),
+    /// A machine that was to be saved and was not.
+    Kept(Box<Machine>, Fault),
     /// Nothing that has to be kept.
     Done(Result<(), Fault>),
 }
@@ -92,6 +95,8 @@ enum Happened {
     Lost(Lost),
     /// By the agent, which had been restarted.
     Announced,
+    /// A daemon was, by the machine itself.
+    Replaced,
 }
 
 impl Owner {
@@ -102,6 +107,7 @@ impl Owner {
                 Happened::Finished(outcome) => self.finish(outcome).await,
                 Happened::Lost(lost) => self.lost(lost).await,
                 Happened::Announced => self.agent_is_back(),
+                Happened::Replaced => {}
             }
             self.show();
             if self.leave() {
@@ -191,10 +197,13 @@ impl Owner {
             cancel: cancel.clone(),
         };
         match request {
-            Request::Start { engine, .. } => {
+            Request::Start {
+                engine, force_boot, ..
+            } => {
                 let start = Start {
                     order,
                     engine,
+                    force_boot,
                     logs: self.logs.clone(),
                 };
                 Box::pin(async { Outcome::Started(Box::new(start.run().await)) })
@@ -207,6 +216,24 @@ impl Owner {
                         stop::run(machine, patience, &order, &log).await;
                     }
                     Outcome::Done(Ok(()))
+                })
+            }
+            Request::Save => {
+                let machine = self.machine.take();
+                let log = self.logs.vm.clone();
+                Box::pin(async move {
+                    let Some(machine) = machine else {
+                        return Outcome::Done(Ok(()));
+                    };
+                    match save::run(machine, &order, &log).await {
+                        Ok(()) => Outcome::Done(Ok(())),
+                        // Killed meanwhile: it is not to go on.
+                        Err((machine, fault)) if order.cancel.is_cancelled() => {
+                            machine.kill().await;
+                            Outcome::Done(Err(fault))
+                        }
+                        Err((machine, fault)) => Outcome::Kept(machine, fault),
+                    }
                 })
             }
             // Where something runs, these two abort it and come back when nothing does.
@@ -250,6 +277,10 @@ impl Owner {
                 self.last_end = None;
                 self.machine = Some(machine);
             }),
+            Outcome::Kept(machine, fault) => {
+                self.machine = Some(*machine);
+                Err(fault)
+            }
             Outcome::Done(result) => result,
         };
         // What others see is right before anybody hears of it.
@@ -333,6 +364,11 @@ impl Owner {
         match refusal {
             Refusal::NotFound => disk::not_found(name),
             Refusal::Exists => disk::exists(name),
+            Refusal::Stopped => {
+                let fault =
+                    Fault::new(Kind::Busy, "E-VM-STOPPED", format!("{name} is not running"));
+                fault.hint(format!("start it: vmc start {name}"))
+            }
             Refusal::Runs => Fault::new(Kind::Busy, "E-VM-RUNNING", format!("{name} is running"))
                 .hint(format!("stop it first: vmc stop {name}")),
             Refusal::Busy => {
@@ -346,7 +382,8 @@ impl Owner {
 /// Waits for what a machine does by itself.
 async fn watch_over(machine: &mut Machine) -> Happened {
     match machine.next().await {
-        Ok(_) => Happened::Announced,
+        Ok(News::Announced(_)) => Happened::Announced,
+        Ok(News::Replaced) => Happened::Replaced,
         Err(lost) => Happened::Lost(lost),
     }
 }

@@ -17,7 +17,7 @@ pub(crate) async fn of(vms: &Vms, name: &VmName) -> Result<Vm, Fault> {
     let (disk, on_host) = folder.sizes();
     let mut vm = Vm {
         name: name.to_string(),
-        state: state(view.state).into(),
+        state: state(view.state, folder.has_saved()).into(),
         disk_bytes: disk.0,
         disk_host_bytes: on_host.0,
         last_end: view.last_end.unwrap_or_default(),
@@ -46,13 +46,14 @@ async fn add_running(vm: &mut Vm, running: Running) {
     vm.figures = running.agent.figures().await.ok();
 }
 
-fn state(state: State) -> VmState {
+fn state(state: State, saved: bool) -> VmState {
     match state {
+        State::Stopped if saved => VmState::Saved,
         State::Absent | State::DiskBusy => VmState::DiskBusy,
         State::Stopped => VmState::Stopped,
         State::Starting => VmState::Starting,
         State::Running | State::Changing => VmState::Running,
-        State::Stopping => VmState::Stopping,
+        State::Stopping | State::Saving => VmState::Stopping,
     }
 }
 

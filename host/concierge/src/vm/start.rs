@@ -6,6 +6,7 @@
 //! | `disk` | the disk is created when it is missing, space is checked, the VM's lock is taken |
 //! | `engine` | daemons and engine are started |
 //! | `kernel` | the guest boots up to its first program |
+//! | `resume` | or goes on from where it was saved |
 //! | `agent` | that program is ready to be talked to |
 //! | `network` | the guest is told its addresses, the time and its name, and mounts its disk |
 //!
@@ -18,14 +19,18 @@ use std::time::{Duration, Instant};
 
 use link::config::EngineChoice;
 use tokio::time::{sleep, timeout};
-use wire::proto::VmConfigured;
-use wire::{Bytes, Fault, Kind};
+use wire::proto::{Ready, VmConfigured};
+use wire::{Bytes, Fault, Kind, VmName};
 
 use super::Logs;
-use super::machine::{Machine, Parts};
+use super::crew::Lost;
+use super::machine::{Machine, News, Parts};
 use super::work::{self, Order};
 use crate::disk::Settings;
+use crate::disk::saved::Taken;
+use crate::engine::Chosen;
 use crate::guest::agent::Agent;
+use crate::image::Image;
 use crate::network;
 
 /// Longest wait for the engine of an earlier start to let go of the disk; a killed one needs milliseconds.
@@ -38,6 +43,9 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// times what it takes on an idle one (2 s).
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How often a guest that goes on is tried.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
+
 /// A file system smaller than its disk by more than this part is grown.
 const GROW_FROM: u64 = 64;
 
@@ -48,6 +56,8 @@ pub(super) struct Start {
     pub(super) order: Order,
     /// The engine that was asked for.
     pub(super) engine: Option<EngineChoice>,
+    /// Whether a saved machine is thrown away.
+    pub(super) force_boot: bool,
     /// Where its output goes.
     pub(super) logs: Logs,
 }
@@ -80,8 +90,12 @@ impl Start {
         stage.done();
         let stage = self.order.audience.stage("disk");
         let (settings, disk, lock) = self.prepare_disk().await?;
+        let chosen = self.order.world.engine(self.engine)?;
+        let taken = self.take_saved(&image, &chosen).await?;
         stage.done();
         let stage = self.order.audience.stage("engine");
+        let (taken, file) = taken.unzip();
+        let saved = taken.as_ref().map(|taken| taken.saved.clone());
         let parts = Parts {
             name: self.order.name.clone(),
             settings,
@@ -90,15 +104,27 @@ impl Start {
             root,
             disk,
             lock,
-            chosen: self.order.world.engine(self.engine)?,
+            chosen,
             logs: self.logs.clone(),
+            saved: file.zip(saved),
         };
         let began = Instant::now();
-        let mut machine = Machine::assemble(&self.order.world, parts)
-            .map_err(|error| failed("engine", "E-ENGINE-START").because(&error))?;
+        let mut machine = match Machine::assemble(&self.order.world, parts) {
+            Ok(machine) => machine,
+            Err(error) => {
+                taken.into_iter().for_each(Taken::put_back);
+                return Err(failed("engine", "E-ENGINE-START").because(&error));
+            }
+        };
         stage.done();
+        let came = async {
+            match taken {
+                Some(taken) => self.resume(&mut machine, taken).await,
+                None => self.boot(&mut machine, began).await,
+            }
+        };
         let booted = tokio::select! {
-            booted = self.boot(&mut machine, began) => booted,
+            came = came => came,
             () = self.order.cancel.cancelled() => Err(Fault::new(
                 Kind::Busy,
                 "E-START-ENDED",
@@ -113,6 +139,37 @@ impl Start {
                 Err(fault.log(self.last_lines(), path))
             }
         }
+    }
+
+    /// Takes the machine that was saved, if there is one and it is wanted, and if this image and engine can go on with it.
+    async fn take_saved(
+        &self,
+        image: &Image,
+        chosen: &Chosen,
+    ) -> Result<Option<(Taken, File)>, Fault> {
+        let folder = self.order.world.folder(&self.order.name);
+        if self.force_boot {
+            work::blocking(move || folder.discard_saved()).await?;
+            return Ok(None);
+        }
+        let Some((taken, file)) = work::blocking(move || folder.take_saved()).await? else {
+            return Ok(None);
+        };
+        let problem = if !chosen.engine.takes_new_daemons() {
+            format!("the engine {} cannot go on with it", chosen.engine.name())
+        } else if taken.saved.build != image.build() {
+            "the guest image is another by now".to_owned()
+        } else {
+            return Ok(Some((taken, file)));
+        };
+        taken.put_back();
+        let name = &self.order.name;
+        let fault = Fault::new(
+            Kind::Invalid,
+            "E-SAVED",
+            format!("{name} cannot go on from where it was saved"),
+        );
+        Err(fault.cause(problem).hint(force_boot(name)))
     }
 
     /// Has the disk ready: created when missing, room on the host, and ours alone.
@@ -152,19 +209,17 @@ impl Start {
     /// Waits for the guest and configures it; whatever process is lost meanwhile is the failure.
     async fn boot(&self, machine: &mut Machine, began: Instant) -> Result<(), Fault> {
         let kernel = self.order.audience.stage("kernel");
-        let ready = timeout(BOOT_DEADLINE, machine.next()).await.map_err(|_| {
-            let seconds = BOOT_DEADLINE.as_secs();
-            failed("kernel", "E-BOOT-AGENT")
-                .cause(format!(
-                    "the guest did not announce itself within {seconds} s"
-                ))
-                .hint("see the console's lines; testudo doctor looks for known causes")
-        })?;
-        let ready = ready.map_err(|lost| {
-            let hint = lost.hint.map(str::to_owned);
-            let hint = hint.unwrap_or_else(|| format!("see {}", self.logs.vm.path().display()));
-            failed("kernel", "E-BOOT-ENGINE").cause(lost.how).hint(hint)
-        })?;
+        let ready = timeout(BOOT_DEADLINE, announced(machine))
+            .await
+            .map_err(|_| {
+                let seconds = BOOT_DEADLINE.as_secs();
+                failed("kernel", "E-BOOT-AGENT")
+                    .cause(format!(
+                        "the guest did not announce itself within {seconds} s"
+                    ))
+                    .hint("see the console's lines; testudo doctor looks for known causes")
+            })?;
+        let ready = ready.map_err(|lost| self.ended("kernel", lost))?;
         machine.log_figures();
         let in_agent = Duration::from_micros(ready.init_to_ready_us).min(began.elapsed());
         kernel.done_in(began.elapsed() - in_agent);
@@ -175,6 +230,50 @@ impl Start {
             .await
             .map_err(|fault| fault.while_doing(in_stage("agent")))?;
         agent.done_in(in_agent);
+        self.configure(machine).await
+    }
+
+    /// Waits for a guest that goes on, tells it how late it is, and configures it; `taken` is used up once it may have run.
+    async fn resume(&self, machine: &mut Machine, taken: Taken) -> Result<(), Fault> {
+        let stage = self.order.audience.stage("resume");
+        let agent = machine.agent.clone();
+        let reached = timeout(BOOT_DEADLINE, async {
+            // Until the engine has read the guest's memory, nobody answers.
+            while let Err(fault) = agent.connect().await {
+                self.logs.vm.line(&format!("concierge: {fault}"));
+                sleep(CONNECT_INTERVAL).await;
+            }
+        });
+        let lost = tokio::select! {
+            reached = reached => {
+                reached.map_err(|_| {
+                    let seconds = BOOT_DEADLINE.as_secs();
+                    failed("resume", "E-BOOT-AGENT")
+                        .cause(format!("the guest did not answer within {seconds} s"))
+                })?;
+                None
+            }
+            lost = machine.lost() => Some(lost),
+        };
+        if let Some(lost) = lost {
+            if !lost.ran {
+                taken.put_back();
+            }
+            return Err(self.ended("resume", lost));
+        }
+        drop(taken);
+        machine.log_figures();
+        stage.done();
+        self.configure(machine).await?;
+        // The disk may have grown meanwhile.
+        let size = self.disk_size();
+        let grown = machine.data_disk().grew(size).await;
+        grown.map_err(|error| failed("network", "E-DISK").because(&error))?;
+        Ok(())
+    }
+
+    /// Tells the guest what it has to know; whatever process is lost meanwhile is the failure.
+    async fn configure(&self, machine: &mut Machine) -> Result<(), Fault> {
         let stage = self.order.audience.stage("network");
         if !machine.networked {
             self.order
@@ -192,6 +291,13 @@ impl Start {
         Ok(())
     }
 
+    /// Returns the failure of `stage` by a process that was lost.
+    fn ended(&self, stage: &str, lost: Lost) -> Fault {
+        let hint = lost.hint.map(str::to_owned);
+        let hint = hint.unwrap_or_else(|| format!("see {}", self.logs.vm.path().display()));
+        failed(stage, "E-BOOT-ENGINE").cause(lost.how).hint(hint)
+    }
+
     fn disk_size(&self) -> Bytes {
         self.order.world.folder(&self.order.name).sizes().0
     }
@@ -205,6 +311,20 @@ impl Start {
             lines
         }
     }
+}
+
+/// Waits until the guest's agent announces itself.
+async fn announced(machine: &mut Machine) -> Result<Ready, Lost> {
+    loop {
+        if let News::Announced(ready) = machine.next().await? {
+            return Ok(ready);
+        }
+    }
+}
+
+/// Returns the advice for a saved machine that cannot go on.
+pub(super) fn force_boot(name: &VmName) -> String {
+    format!("boot it anew, without what was in its memory: vmc start --force-boot {name}")
 }
 
 /// Tells the guest what it needs, and lets it use a disk that has grown.

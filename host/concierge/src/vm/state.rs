@@ -16,6 +16,8 @@ pub(crate) enum State {
     Running,
     /// The guest is asked to end.
     Stopping,
+    /// Its machine is written into a file, and ends then.
+    Saving,
     /// Its disk is being created, grown, exported, imported or destroyed; nothing runs.
     DiskBusy,
     /// It runs, and its disk is grown or its settings are changed.
@@ -34,6 +36,8 @@ pub(crate) enum Verb {
         /// Also when it does not exist.
         create: bool,
     },
+    /// Put it into a file.
+    Save,
     /// End it politely.
     Stop,
     /// End it at once.
@@ -77,6 +81,8 @@ pub(crate) enum Refusal {
     Exists,
     /// It has to be stopped first.
     Runs,
+    /// It does not run.
+    Stopped,
     /// Its disk is in use by other work.
     Busy,
 }
@@ -99,6 +105,7 @@ impl State {
             Self::Starting => when_starting(verb),
             Self::Running => when_running(verb),
             Self::Stopping => when_stopping(verb),
+            Self::Saving => when_saving(verb),
             Self::DiskBusy => when_disk_busy(verb),
             Self::Changing => when_changing(verb),
         }
@@ -118,6 +125,7 @@ fn when_stopped(verb: Verb) -> Reaction {
         Verb::Create | Verb::Import => Reaction::Refuse(Refusal::Exists),
         Verb::Start { .. } => Reaction::Begin(State::Starting),
         Verb::Stop | Verb::Kill => Reaction::Nothing,
+        Verb::Save => Reaction::Refuse(Refusal::Stopped),
         Verb::Destroy { .. } | Verb::Resize | Verb::Export | Verb::Set => {
             Reaction::Begin(State::DiskBusy)
         }
@@ -130,7 +138,7 @@ fn when_starting(verb: Verb) -> Reaction {
         Verb::Start { .. } => Reaction::Join,
         Verb::Stop | Verb::Kill | Verb::Destroy { force: true } => Reaction::Abort,
         Verb::Destroy { force: false } | Verb::Export => Reaction::Refuse(Refusal::Runs),
-        Verb::Resize | Verb::Set => Reaction::Later,
+        Verb::Resize | Verb::Set | Verb::Save => Reaction::Later,
     }
 }
 
@@ -139,6 +147,7 @@ fn when_running(verb: Verb) -> Reaction {
         Verb::Create | Verb::Import => Reaction::Refuse(Refusal::Exists),
         Verb::Start { .. } => Reaction::Nothing,
         Verb::Stop => Reaction::Begin(State::Stopping),
+        Verb::Save => Reaction::Begin(State::Saving),
         Verb::Kill | Verb::Destroy { force: true } => Reaction::Abort,
         Verb::Destroy { force: false } | Verb::Export => Reaction::Refuse(Refusal::Runs),
         Verb::Resize | Verb::Set => Reaction::Begin(State::Changing),
@@ -154,9 +163,19 @@ fn when_stopping(verb: Verb) -> Reaction {
     }
 }
 
+fn when_saving(verb: Verb) -> Reaction {
+    match verb {
+        Verb::Create | Verb::Import => Reaction::Refuse(Refusal::Exists),
+        Verb::Save => Reaction::Join,
+        Verb::Kill | Verb::Destroy { force: true } => Reaction::Abort,
+        _ => Reaction::Later,
+    }
+}
+
 fn when_disk_busy(verb: Verb) -> Reaction {
     match verb {
         Verb::Stop | Verb::Kill => Reaction::Nothing,
+        Verb::Save => Reaction::Refuse(Refusal::Stopped),
         Verb::Destroy { force: true } => Reaction::Abort,
         _ => Reaction::Refuse(Refusal::Busy),
     }
@@ -166,7 +185,7 @@ fn when_changing(verb: Verb) -> Reaction {
     match verb {
         Verb::Create | Verb::Import => Reaction::Refuse(Refusal::Exists),
         Verb::Start { .. } => Reaction::Nothing,
-        Verb::Stop | Verb::Resize | Verb::Set => Reaction::Later,
+        Verb::Stop | Verb::Save | Verb::Resize | Verb::Set => Reaction::Later,
         Verb::Kill | Verb::Destroy { force: true } => Reaction::Abort,
         Verb::Destroy { force: false } | Verb::Export => Reaction::Refuse(Refusal::Runs),
     }

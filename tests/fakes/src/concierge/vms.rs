@@ -16,6 +16,7 @@ use super::{ChunkStream, ProgressStream, Server, chunks, not_found};
 impl Vms for Server {
     type CreateStream = ProgressStream;
     type StartStream = ProgressStream;
+    type SaveStream = ProgressStream;
     type StopStream = ProgressStream;
     type ResizeStream = ProgressStream;
     type ExportStream = ChunkStream;
@@ -65,6 +66,15 @@ impl Vms for Server {
         let vm = world.vm(&name).ok_or_else(|| not_found("VM", &name))?;
         *vm = stopped_vm(&name);
         Ok(self.stages(&[("stop", 40_000)]))
+    }
+
+    async fn save(&self, request: Request<VmRef>) -> Result<Response<ProgressStream>, Status> {
+        let VmRef { vm: name } = request.into_inner();
+        let mut world = self.called("Vms.Save", &name)?;
+        let vm = world.vm(&name).ok_or_else(|| not_found("VM", &name))?;
+        *vm = stopped_vm(&name);
+        vm.set_state(VmState::Saved);
+        Ok(self.stages(&[("save", 900_000)]))
     }
 
     async fn kill(&self, request: Request<VmRef>) -> Result<Response<Empty>, Status> {

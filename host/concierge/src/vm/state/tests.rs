@@ -4,11 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const VERBS: [Verb; 11] = [
+const VERBS: [Verb; 12] = [
     Verb::Create,
     Verb::Import,
     Verb::Start { create: false },
     Verb::Start { create: true },
+    Verb::Save,
     Verb::Stop,
     Verb::Kill,
     Verb::Destroy { force: false },
@@ -18,12 +19,13 @@ const VERBS: [Verb; 11] = [
     Verb::Set,
 ];
 
-const STATES: [State; 7] = [
+const STATES: [State; 8] = [
     State::Absent,
     State::Stopped,
     State::Starting,
     State::Running,
     State::Stopping,
+    State::Saving,
     State::DiskBusy,
     State::Changing,
 ];
@@ -75,6 +77,8 @@ impl Model {
                     self.engine = succeeded;
                 }
                 (State::Stopping, _) => self.engine = false,
+                // A machine that was not saved goes on.
+                (State::Saving, _) => self.engine = self.engine && !succeeded,
                 (_, Verb::Create | Verb::Import) => self.disk = succeeded,
                 (_, Verb::Destroy { .. }) => self.disk = self.disk && !succeeded,
                 _ => {}
