@@ -337,7 +337,7 @@ fn qemu(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<Command> {
     let append = format!("console=ttyS0 quiet panic=-1 mitigations=off{only}");
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-M", "q35", "-accel", "tcg,thread=multi"])
-        .args(["-cpu", "qemu64,+svm,+npt,+xsave,+avx"])
+        .args(["-cpu", "max"])
         .args(["-smp", "1", "-m", &MEMORY_MIB.to_string()])
         .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
         .args(["-serial", "stdio"])

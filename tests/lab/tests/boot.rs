@@ -20,6 +20,7 @@ const LINE: &str = "quiet root=/dev/vda ro rootfstype=erofs init=/bin/sh \
 
 /// Where the lab has what it only measures against.
 const QEMU: &str = "/peers/qemu-system-x86_64";
+const FIRMWARE: &str = "/usr/share/qemu";
 
 const PROMPT: &[u8] = b"# ";
 
@@ -38,6 +39,7 @@ fn qemu() -> Duration {
     let start = Instant::now();
     let mut command = Command::new(QEMU);
     command
+        .args(["-L", FIRMWARE])
         .args([
             "-M",
             "microvm,acpi=off,isa-serial=off,x-option-roms=off,pit=off,pic=off,rtc=off",

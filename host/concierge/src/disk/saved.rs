@@ -176,3 +176,68 @@ impl Drop for Taken {
         let _gone = remove_if_there(&self.path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let vms = tempfile::tempdir().unwrap();
+        std::fs::create_dir(vms.path().join("one")).unwrap();
+        std::fs::write(vms.path().join("one/data.btrfs"), b"").unwrap();
+        let folder = Folder::new(vms.path().to_owned(), "one".parse().unwrap());
+        (vms, folder)
+    }
+
+    fn save(folder: &Folder) -> Saved {
+        let saved = Saved {
+            cpus: 2,
+            memory: Mib(512),
+            build: "b".to_owned(),
+            token: "t".to_owned(),
+        };
+        let unfinished = folder.begin_saving().unwrap();
+        let machine = unfinished.machine().unwrap();
+        assert!(!folder.has_saved(), "half of it has a name");
+        unfinished.finish(&machine, &saved).unwrap();
+        saved
+    }
+
+    #[test]
+    fn what_was_saved_is_taken_once_unless_it_is_put_back() {
+        let (_vms, folder) = folder();
+        assert!(folder.take_saved().unwrap().is_none());
+        let saved = save(&folder);
+        let (taken, _machine) = folder.take_saved().unwrap().unwrap();
+        assert_eq!(taken.saved, saved);
+        assert!(!folder.has_saved() && folder.take_saved().unwrap().is_none());
+        taken.put_back();
+        assert!(folder.has_saved());
+        drop(folder.take_saved().unwrap().unwrap());
+        assert!(folder.take_saved().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let (vms, folder) = folder();
+        drop(folder.begin_saving().unwrap());
+        // A daemon that was killed leaves both, and neither is in the way.
+        for left in [UNFINISHED, TAKEN] {
+            std::fs::create_dir(vms.path().join("one").join(left)).unwrap();
+        }
+        save(&folder);
+        drop(folder.take_saved().unwrap().unwrap());
+        folder.discard_saved().unwrap();
+        let left = std::fs::read_dir(vms.path().join("one")).unwrap();
+        assert_eq!(left.count(), 1, "only the disk");
+    }
+
+    #[test]
+    fn a_damaged_one_is_an_error_and_stays() {
+        let (vms, folder) = folder();
+        save(&folder);
+        std::fs::write(vms.path().join("one/saved/vm.toml"), "cpus = x").unwrap();
+        folder.take_saved().unwrap_err();
+        assert!(folder.has_saved());
+    }
+}
