@@ -91,7 +91,7 @@ fn devices(rounds: u32) -> Result<Value> {
     };
     let guest = guest(&built("measure", "device-guest")?)?;
     let parts = [
-        (built("crosvm", "crosvm")?, "crosvm"),
+        (build::programs()?.join("crosvm"), "crosvm"),
         (image.join("vmlinux"), "vmlinux"),
         (guest, "guest.erofs"),
         (vsock_peer()?, VSOCK_PEER),
