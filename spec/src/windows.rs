@@ -67,6 +67,28 @@ pub struct Modes {
     pub to_host: Mode,
 }
 
+/// Which way data goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// From the host into the VM.
+    ToGuest,
+    /// From the VM to the host.
+    ToHost,
+}
+
+/// What a host end asks in the mode `ask`, in a line of JSON on its control socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Its number, which the answer repeats.
+    pub ask: u64,
+    /// Which way data would go.
+    pub direction: Direction,
+    /// The data's type, as a program says it.
+    pub mime: String,
+}
+
 /// What a host end is told while it runs, each in a line of JSON on its control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -75,6 +97,15 @@ pub enum Order {
     Modes(Modes),
     /// It has a successor: take no more programs, and end with the last one.
     Leave,
+    /// One transfer may cross, in the mode `explicit`.
+    Grant(Direction),
+    /// What was asked may cross, or not.
+    Answer {
+        /// The question's number.
+        ask: u64,
+        /// Whether it may.
+        allow: bool,
+    },
 }
 
 /// The rules for copying and pasting.

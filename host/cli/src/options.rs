@@ -4,6 +4,7 @@
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use wire::proto::ClipboardMode;
 use wire::{Bytes, ContainerName, Mib, SnapshotName, VmName};
 
 use crate::suggest;
@@ -105,6 +106,8 @@ pub(crate) enum Setting {
         to_guest: bool,
         /// Out of it.
         to_host: bool,
+        /// When, where it may at all.
+        mode: ClipboardMode,
     },
 }
 
@@ -115,7 +118,14 @@ impl FromStr for Setting {
         let (key, value) = given
             .split_once('=')
             .ok_or("write KEY=VALUE, such as cpus=4 or memory=8G")?;
-        let clipboard = |to_guest, to_host| Ok(Self::Clipboard { to_guest, to_host });
+        let clipboard = |to_guest, to_host, mode| {
+            Ok(Self::Clipboard {
+                to_guest,
+                to_host,
+                mode,
+            })
+        };
+        let focus = ClipboardMode::OnFocus;
         match key {
             "cpus" => match value.parse() {
                 Ok(0) | Err(_) => Err(format!("{value:?} is not a number of processors")),
@@ -126,12 +136,14 @@ impl FromStr for Setting {
                 .map(Self::Memory)
                 .map_err(|e: wire::SizeError| e.to_string()),
             "clipboard" => match value {
-                "on" => clipboard(true, true),
-                "off" => clipboard(false, false),
-                "to-guest" => clipboard(true, false),
-                "to-host" => clipboard(false, true),
+                "on" => clipboard(true, true, focus),
+                "off" => clipboard(false, false, focus),
+                "to-guest" => clipboard(true, false, focus),
+                "to-host" => clipboard(false, true, focus),
+                "ask" => clipboard(true, true, ClipboardMode::Ask),
+                "explicit" => clipboard(true, true, ClipboardMode::Explicit),
                 _ => Err(format!(
-                    "the clipboard cannot be {value:?}: on, off, to-guest or to-host"
+                    "the clipboard cannot be {value:?}: on, off, to-guest, to-host, ask or explicit"
                 )),
             },
             other => Err(
@@ -224,8 +236,15 @@ mod tests {
         let to_host = Setting::Clipboard {
             to_guest: false,
             to_host: true,
+            mode: ClipboardMode::OnFocus,
         };
         assert_eq!("clipboard=to-host".parse(), Ok(to_host));
+        let ask = Setting::Clipboard {
+            to_guest: true,
+            to_host: true,
+            mode: ClipboardMode::Ask,
+        };
+        assert_eq!("clipboard=ask".parse(), Ok(ask));
         assert!("clipboard=maybe".parse::<Setting>().is_err());
     }
 

@@ -24,9 +24,16 @@ pub(crate) async fn apply(
         match setting {
             Setting::Cpus(cpus) => set.cpus = Some(*cpus),
             Setting::Memory(memory) => set.memory_mib = Some(memory.0),
-            Setting::Clipboard { to_guest, to_host } => {
-                let (to_guest, to_host) = (*to_guest, *to_host);
-                set.clipboard = Some(ClipboardDirections { to_guest, to_host });
+            Setting::Clipboard {
+                to_guest,
+                to_host,
+                mode,
+            } => {
+                set.clipboard = Some(ClipboardDirections {
+                    to_guest: *to_guest,
+                    to_host: *to_host,
+                    mode: (*mode).into(),
+                });
             }
         }
     }

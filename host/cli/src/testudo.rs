@@ -1,5 +1,6 @@
 //! `testudo`: the container verbs, one file each. Without a verb: a shell in the default container.
 
+mod clipboard;
 mod completions;
 mod copy;
 mod create;
@@ -107,6 +108,7 @@ enum Verb {
     Top(top::Top),
     Doctor(Doctor),
     Set(set::Set),
+    Clipboard(clipboard::Clipboard),
     Default(default::Default),
     Shutdown(shutdown::Shutdown),
     Version(version::Version),
@@ -211,6 +213,7 @@ pub(crate) async fn run(testudo: Testudo, ui: &Ui) -> Result<End, Fault> {
         Verb::Df(df) => df.carry_out(&call).await,
         Verb::Top(top) => top.carry_out(&call).await,
         Verb::Set(set) => set.carry_out(&call).await,
+        Verb::Clipboard(clipboard) => clipboard.carry_out(&call).await,
         Verb::Default(default) => default.carry_out(&call),
         Verb::Shutdown(shutdown) => shutdown.carry_out(&call).await,
         Verb::Version(version) => version.carry_out(&call).await,

@@ -3,11 +3,11 @@
 //!
 //! ```text
 //! ─▶ {"ask":1,"direction":"to-guest","mime":"text/plain"}
-//! ◀─ {"answer":1,"allow":true}
+//! ◀─ {"answer":{"ask":1,"allow":true}}
 //! ◀─ {"grant":"to-host"}            one transfer, for the mode `explicit`
 //! ```
-//! Without a control socket, and without an answer in time, the answer is no. The same socket brings concierge's orders
-//! ([`Order`]).
+//! Without a control socket, and without an answer in time, the answer is no. The same socket brings concierge's other
+//! orders ([`Order`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,10 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use serde::{Deserialize, Serialize};
-use spec::windows::Order;
-
-use crate::vm::Direction;
+use spec::windows::{Direction, Order, Question};
 
 /// How long a question stays open.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,28 +42,6 @@ pub struct Asks {
     next: u64,
     open: HashMap<u64, (Instant, Then)>,
     grants: Vec<(Direction, Instant)>,
-}
-
-#[derive(Serialize)]
-struct Question<'a> {
-    ask: u64,
-    direction: &'static str,
-    mime: &'a str,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum Line {
-    Order(Order),
-    Answer { answer: u64, allow: bool },
-    Grant { grant: GrantFor },
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum GrantFor {
-    ToGuest,
-    ToHost,
 }
 
 impl Asks {
@@ -102,8 +77,8 @@ impl Asks {
         self.next += 1;
         let question = Question {
             ask: id,
-            direction: direction.name(),
-            mime,
+            direction,
+            mime: mime.to_owned(),
         };
         let asked = self.open.len() < MAX_OPEN
             && self
@@ -166,17 +141,13 @@ impl Asks {
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
             match serde_json::from_slice(&line) {
-                Ok(Line::Order(order)) => self.orders.push(order),
-                Ok(Line::Answer { answer, allow }) => {
-                    settled.extend(self.open.remove(&answer).map(|(_, then)| (allow, then)));
+                Ok(Order::Answer { ask, allow }) => {
+                    settled.extend(self.open.remove(&ask).map(|(_, then)| (allow, then)));
                 }
-                Ok(Line::Grant { grant }) => {
-                    let direction = match grant {
-                        GrantFor::ToGuest => Direction::ToGuest,
-                        GrantFor::ToHost => Direction::ToHost,
-                    };
+                Ok(Order::Grant(direction)) => {
                     self.grants.push((direction, Instant::now() + GRANT));
                 }
+                Ok(order) => self.orders.push(order),
                 Err(error) => tracing::warn!(%error, "unreadable line on the control socket"),
             }
         }
@@ -187,23 +158,12 @@ impl Asks {
     }
 }
 
-fn send_line(control: impl AsFd, question: &Question<'_>) -> bool {
+fn send_line(control: impl AsFd, question: &Question) -> bool {
     let Ok(mut line) = serde_json::to_vec(question) else {
         return false;
     };
     line.push(b'\n');
     wayland::socket::send_some(control, &line).is_ok_and(|sent| sent == line.len())
-}
-
-impl Direction {
-    /// Returns the direction's name in questions and audit lines.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ToGuest => "to-guest",
-            Self::ToHost => "to-host",
-        }
-    }
 }
 
 impl fmt::Debug for Asks {
@@ -261,7 +221,7 @@ mod tests {
         settle(&mut asks);
         assert_eq!(answer.get(), None);
         (&far)
-            .write_all(b"{\"answer\":0,\"allow\":true}\n")
+            .write_all(b"{\"answer\":{\"ask\":0,\"allow\":true}}\n")
             .unwrap();
         settle(&mut asks);
         assert_eq!(answer.get(), Some(true));

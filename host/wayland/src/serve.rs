@@ -61,6 +61,8 @@ impl Server {
                 match order {
                     Order::Modes(modes) => self.vm.set_modes(modes),
                     Order::Leave => leaving = true,
+                    // Settled by whoever keeps the questions.
+                    Order::Grant(_) | Order::Answer { .. } => {}
                 }
             }
             settled.into_iter().for_each(|(allow, then)| then(allow));

@@ -9,20 +9,11 @@ use wayland::pool::Budget;
 
 use crate::ask::Asks;
 use crate::filter::Locals;
-use spec::windows::{Mode, Modes, Policy};
+use spec::windows::{Direction, Mode, Modes, Policy};
 
 /// How recent the VM's last input must be for a window to ask for the focus: the time a program
 /// takes to start on a slow machine, as in kwin's focus stealing prevention.
 const FRESH_INPUT: Duration = Duration::from_secs(10);
-
-/// Which way data goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the host into the VM.
-    ToGuest,
-    /// From the VM to the host.
-    ToHost,
-}
 
 /// Something of which a VM may only have so many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::settings;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  testudo set cpus=4 memory=8G")]
 pub(super) struct Set {
-    /// What to change: cpus=N, memory=SIZE, clipboard=on|off|to-guest|to-host
+    /// What to change: cpus=N, memory=SIZE, clipboard=on|off|to-guest|to-host|ask|explicit
     #[arg(required = true, value_name = "KEY=VALUE")]
     settings: Vec<Setting>,
 }

@@ -14,7 +14,7 @@ use crate::settings;
 pub(super) struct Set {
     #[command(flatten)]
     vm: Named,
-    /// What to change: cpus=N, memory=SIZE, clipboard=on|off|to-guest|to-host
+    /// What to change: cpus=N, memory=SIZE, clipboard=on|off|to-guest|to-host|ask|explicit
     #[arg(required = true, value_name = "KEY=VALUE")]
     settings: Vec<Setting>,
 }

@@ -212,6 +212,39 @@ fn set_says_when_it_holds() {
 }
 
 #[test]
+fn the_clipboard_has_modes_and_crosses_by_command() {
+    let desk = Desk::new();
+    insta::assert_snapshot!(desk.run("testudo", &["set", "clipboard=explicit"]), @r"
+    --- stderr
+    applied
+    --- exit 0
+    ");
+    insta::assert_snapshot!(desk.run("testudo", &["clipboard", "to-guest"]), @r"
+    --- stderr
+    one transfer may cross within a minute
+    --- exit 0
+    ");
+    // The daemon asks once; without a terminal nobody can be asked, which is no yes.
+    insta::assert_snapshot!(desk.run("testudo", &["clipboard"]), @r"
+    --- stderr
+    asks here about each transfer, until Ctrl-C
+    error: this needs to be confirmed (E-CONFIRM)
+    cause: termina wants what was copied on the host (text/plain): allow?
+    hint:  to confirm it beforehand: testudo set clipboard=on
+    --- exit 7
+    ");
+    assert_eq!(
+        desk.changes(),
+        [
+            "Vms.Set termina to-guest=true to-host=true CLIPBOARD_MODE_EXPLICIT",
+            "Vms.GrantClipboard termina CLIPBOARD_WAY_TO_GUEST",
+            "Vms.ClipboardQuestions termina",
+            "Vms.AnswerClipboard termina 7 false",
+        ]
+    );
+}
+
+#[test]
 fn resize() {
     let desk = Desk::new();
     insta::assert_snapshot!(desk.run("vmc", &["resize", "lab", "40G"]), @r"

@@ -10,21 +10,25 @@
 //! Each host end hears when the rules for copying change, the old ones too. While nothing was offered nobody listens on the guest's port, so its programs are refused at once.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use spec::windows::{Modes, Order, Policy, WindowsSpec};
-use tokio::sync::{mpsc, oneshot, watch};
+use spec::windows::{Direction, Modes, Order, Policy, WindowsSpec};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use wire::{Fault, Kind, VmName, ports};
 
 use crate::child::{self, Child, message_file, name_of};
 use crate::log::Log;
+
+mod questions;
+
+pub(crate) use self::questions::Asked;
 
 /// The program, installed beside this one.
 pub(crate) const PROGRAM: &str = "wayland-hostd";
@@ -34,6 +38,9 @@ const SOCKET: &str = "wayland";
 
 /// Offers that wait; each is answered in milliseconds.
 const OFFERS: usize = 16;
+
+/// Questions that wait for a client that is slow: a host end has four open ones at most.
+const QUESTIONS: usize = 16;
 
 /// How long programs are refused after a host end has ended by itself: a guest that can end it must not make us start it
 /// without pause.
@@ -61,8 +68,13 @@ pub(crate) struct Setting {
 pub(crate) struct Windows {
     offers: mpsc::Sender<Offer>,
     modes: watch::Sender<Modes>,
+    says: mpsc::Sender<Say>,
+    asked: broadcast::Sender<Asked>,
     pids: watch::Receiver<Vec<u32>>,
 }
+
+/// An order for one host end: by its number, or the one that takes new programs.
+type Say = (Option<u32>, Order);
 
 #[derive(Debug)]
 struct Offer {
@@ -83,6 +95,8 @@ impl Windows {
         let (offers, queue) = mpsc::channel(OFFERS);
         let (tell, pids) = watch::channel(Vec::new());
         let (modes, rules) = watch::channel(setting.policy.clipboard.modes);
+        let (says, said) = mpsc::channel(OFFERS);
+        let asked = broadcast::Sender::new(QUESTIONS);
         let stage = Stage {
             setting,
             shown: None,
@@ -90,14 +104,46 @@ impl Windows {
             leaving: JoinSet::new(),
             made: 0,
             rules,
+            said,
+            asked: asked.clone(),
+            listening: JoinSet::new(),
+            controls: Vec::new(),
             tell,
         };
         tasks.spawn(stage.run(queue));
         Self {
             offers,
             modes,
+            says,
+            asked,
             pids,
         }
+    }
+
+    /// Lets one transfer cross soon, in the mode `explicit`.
+    ///
+    /// # Errors
+    /// When the VM is ending.
+    pub(crate) async fn grant(&self, direction: Direction) -> Result<(), Fault> {
+        self.say((None, Order::Grant(direction))).await
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// When the VM is ending.
+    pub(crate) async fn answer(&self, id: u64, allow: bool) -> Result<(), Fault> {
+        let (number, ask) = questions::parted(id);
+        self.say((Some(number), Order::Answer { ask, allow })).await
+    }
+
+    async fn say(&self, say: Say) -> Result<(), Fault> {
+        self.says.send(say).await.map_err(|_| ending())
+    }
+
+    /// Returns what is asked from now on.
+    pub(crate) fn questions(&self) -> broadcast::Receiver<Asked> {
+        self.asked.subscribe()
     }
 
     /// Shows the windows of new programs on the compositor at `path`.
@@ -108,9 +154,8 @@ impl Windows {
         let compositor = Compositor::at(path)?;
         let (answer, answered) = oneshot::channel();
         let offer = Offer { compositor, answer };
-        let ended = || Fault::new(Kind::Busy, "E-VM-STOPPED", "the VM is ending");
-        self.offers.send(offer).await.map_err(|_| ended())?;
-        answered.await.map_err(|_| ended())?
+        self.offers.send(offer).await.map_err(|_| ending())?;
+        answered.await.map_err(|_| ending())?
     }
 
     /// Changes the rules for copying, for windows that are shown too.
@@ -122,6 +167,10 @@ impl Windows {
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.pids.borrow().clone()
     }
+}
+
+fn ending() -> Fault {
+    Fault::new(Kind::Busy, "E-VM-STOPPED", "the VM is ending")
 }
 
 impl Compositor {
@@ -162,6 +211,11 @@ struct Stage {
     leaving: JoinSet<()>,
     made: u32,
     rules: watch::Receiver<Modes>,
+    said: mpsc::Receiver<Say>,
+    asked: broadcast::Sender<Asked>,
+    listening: JoinSet<()>,
+    /// Where each host end hears answers, those that are leaving too.
+    controls: Vec<(u32, UnixStream)>,
     tell: watch::Sender<Vec<u32>>,
 }
 
@@ -181,6 +235,7 @@ enum Happened {
     Again,
     Left,
     Ruled(Modes),
+    Said(Say),
 }
 
 impl Stage {
@@ -196,6 +251,7 @@ impl Stage {
                 Happened::Again => self.show_again(),
                 Happened::Left => {}
                 Happened::Ruled(modes) => self.rule(modes),
+                Happened::Said((number, order)) => self.pass_on(number, order),
             }
             let shown = self.shown.as_ref().and_then(|shown| shown.child.pid());
             self.tell.send_replace(shown.into_iter().collect());
@@ -223,6 +279,8 @@ impl Stage {
             how = shown => Some(Happened::Ended(how)),
             () = again => Some(Happened::Again),
             Some(_) = self.leaving.join_next() => Some(Happened::Left),
+            Some(_) = self.listening.join_next() => Some(Happened::Left),
+            Some(say) = self.said.recv() => Some(Happened::Said(say)),
             Ok(()) = self.rules.changed() => Some(Happened::Ruled(*self.rules.borrow_and_update())),
         }
     }
@@ -260,6 +318,9 @@ impl Stage {
         let listener = super::listen(&setting.vsock, ports::WAYLAND)?.into_std()?;
         let (control, theirs) = UnixStream::pair()?;
         control.set_nonblocking(true)?;
+        self.controls.push((self.made, control.try_clone()?));
+        let listen = questions::listen(self.made, control.try_clone()?, self.asked.clone());
+        self.listening.spawn(listen);
         let spec = WindowsSpec {
             vm: setting.vm.to_string(),
             listener: name_of(&listener),
@@ -296,6 +357,13 @@ impl Stage {
         self.setting
             .log
             .line(&format!("concierge: clipboard: {modes:?}"));
+    }
+
+    /// Passes an order on; host ends that are gone are forgotten.
+    fn pass_on(&mut self, number: Option<u32>, order: Order) {
+        let wanted = number.unwrap_or(self.made);
+        self.controls
+            .retain(|(number, control)| *number != wanted || questions::tell(control, order));
     }
 
     /// The host end ended by itself: its programs have lost their windows and new ones are refused for a while.
@@ -349,9 +417,7 @@ impl Shown {
 
     /// Gives the host end an order. One that does not hear it might go on under old rules, and is ended.
     fn order(&mut self, order: Order) {
-        let line = serde_json::to_string(&order).map_err(io::Error::other);
-        let told = line.and_then(|line| (&self.control).write_all(format!("{line}\n").as_bytes()));
-        if told.is_err() {
+        if !questions::tell(&self.control, order) {
             self.child.end();
         }
     }

@@ -3,20 +3,21 @@
 use std::path::Path;
 use std::time::Duration;
 
-use spec::windows::{Mode, Modes};
+use spec::windows::{Direction, Mode, Modes};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 use wire::proto::import_vm::Part;
 use wire::proto::{
-    Chunk, ClipboardDirections, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm,
-    SetVmReply, ShowWindows, StartVm, StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath,
-    vms_server,
+    Chunk, ClipboardAnswer, ClipboardDirections, ClipboardGrant, ClipboardMode, ClipboardQuestion,
+    ClipboardWay, CreateVm, DestroyVm, Empty, ImportVm, Progress, ResizeVm, SetVm, SetVmReply,
+    ShowWindows, StartVm, StopVm, Vm, VmList, VmLog, VmLogsRequest, VmRef, VsockPath, vms_server,
 };
 use wire::{Bytes, Fault, Kind, Mib};
 
 use super::{Replies, logs, name, stream};
+use crate::guest::windows::Asked;
 use crate::vm::{self, PATIENCE, Vms, Wishes, report};
 
 /// Messages of an export or import that wait for the slower side: at 1 MiB each, what a VM may cost meanwhile.
@@ -36,6 +37,7 @@ impl vms_server::Vms for Service {
     type ExportStream = Replies<Chunk>;
     type ImportStream = Replies<Progress>;
     type LogsStream = Replies<Chunk>;
+    type ClipboardQuestionsStream = Replies<ClipboardQuestion>;
 
     async fn create(
         &self,
@@ -235,6 +237,37 @@ impl vms_server::Vms for Service {
         Ok(Response::new(Empty {}))
     }
 
+    async fn grant_clipboard(
+        &self,
+        request: Request<ClipboardGrant>,
+    ) -> Result<Response<Empty>, Status> {
+        let grant = request.into_inner();
+        let running = self.0.running(&name(&grant.vm)?)?;
+        running.windows.grant(direction(grant.way())).await?;
+        Ok(Response::new(Empty {}))
+    }
+
+    async fn clipboard_questions(
+        &self,
+        request: Request<VmRef>,
+    ) -> Result<Response<Self::ClipboardQuestionsStream>, Status> {
+        let running = self.0.running(&name(&request.get_ref().vm)?)?;
+        let asked = BroadcastStream::new(running.windows.questions());
+        // One that was missed is answered with no when it grows old.
+        let questions = asked.filter_map(|asked| asked.ok().map(|asked| Ok(question(asked))));
+        Ok(Response::new(Box::pin(questions)))
+    }
+
+    async fn answer_clipboard(
+        &self,
+        request: Request<ClipboardAnswer>,
+    ) -> Result<Response<Empty>, Status> {
+        let ClipboardAnswer { vm, id, allow } = request.into_inner();
+        let running = self.0.running(&name(&vm)?)?;
+        running.windows.answer(id, allow).await?;
+        Ok(Response::new(Empty {}))
+    }
+
     async fn vsock(&self, request: Request<VmRef>) -> Result<Response<VsockPath>, Status> {
         let running = self.0.running(&name(&request.get_ref().vm)?)?;
         let path = self.0.world().places.vsock(running.cid);
@@ -248,10 +281,34 @@ impl vms_server::Vms for Service {
 }
 
 fn modes(directions: ClipboardDirections) -> Modes {
-    let mode = |allowed| if allowed { Mode::OnFocus } else { Mode::Off };
+    let where_allowed = match directions.mode() {
+        ClipboardMode::OnFocus => Mode::OnFocus,
+        ClipboardMode::Ask => Mode::Ask,
+        ClipboardMode::Explicit => Mode::Explicit,
+    };
+    let mode = |allowed| if allowed { where_allowed } else { Mode::Off };
     Modes {
         to_guest: mode(directions.to_guest),
         to_host: mode(directions.to_host),
+    }
+}
+
+fn direction(way: ClipboardWay) -> Direction {
+    match way {
+        ClipboardWay::ToGuest => Direction::ToGuest,
+        ClipboardWay::ToHost => Direction::ToHost,
+    }
+}
+
+fn question(asked: Asked) -> ClipboardQuestion {
+    let way = match asked.direction {
+        Direction::ToGuest => ClipboardWay::ToGuest,
+        Direction::ToHost => ClipboardWay::ToHost,
+    };
+    ClipboardQuestion {
+        id: asked.id,
+        way: way.into(),
+        mime_type: asked.mime,
     }
 }
 

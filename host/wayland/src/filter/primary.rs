@@ -20,8 +20,7 @@ use wl_proxy::protocols::wp_primary_selection_unstable_v1::zwp_primary_selection
 };
 
 use super::Context;
-use crate::vm::Direction;
-use spec::windows::Mode;
+use spec::windows::{Direction, Mode};
 
 /// The most types of one source, as for the clipboard.
 const MAX_TYPES: usize = 128;

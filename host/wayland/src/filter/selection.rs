@@ -22,7 +22,7 @@ use wl_proxy::protocols::wayland::wl_surface::WlSurface;
 use super::Context;
 use super::local::Listed;
 use super::transfer::MAX_MIME_LEN;
-use crate::vm::Direction;
+use spec::windows::Direction;
 
 /// The most types of one offer. Office programs offer some thirty.
 const MAX_TYPES: usize = 128;

@@ -3,8 +3,8 @@
 use wayland::pipes::Transfer;
 
 use super::Context;
-use crate::vm::{Direction, Vm};
-use spec::windows::Mode;
+use crate::vm::Vm;
+use spec::windows::{Direction, Mode};
 
 /// The longest type name that is looked at. Registered names have at most 127 characters on
 /// each side of the slash (RFC 6838 §4.2).
@@ -63,7 +63,7 @@ impl Context {
 }
 
 fn audit(vm: &Vm, direction: Direction, mime: &str, verdict: &str) {
-    let direction = direction.name();
+    let direction = name(direction);
     tracing::info!(target: "audit", vm = vm.name, direction, mime, verdict, "clipboard");
 }
 
@@ -73,8 +73,16 @@ pub fn audit_end(vm: &Vm, transfer: Transfer) {
         Direction::ToGuest
     } else {
         Direction::ToHost
-    }
-    .name();
+    };
+    let direction = name(direction);
     let Transfer { bytes, cut, .. } = transfer;
     tracing::info!(target: "audit", vm = vm.name, direction, bytes, cut, "clipboard transfer ended");
+}
+
+/// Returns the direction's name in audit lines.
+fn name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::ToGuest => "to-guest",
+        Direction::ToHost => "to-host",
+    }
 }

@@ -5,12 +5,17 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use wire::proto::import_vm::Part;
 use wire::proto::vms_server::Vms;
 use wire::proto::{
-    ClipboardDirections, CreateVm, DestroyVm, Empty, ImportVm, ResizeVm, SetVm, SetVmReply,
-    ShowWindows, StartVm, StopVm, Vm, VmList, VmLogsRequest, VmRef, VmState, VsockPath,
+    ClipboardAnswer, ClipboardDirections, ClipboardGrant, ClipboardQuestion, ClipboardWay,
+    CreateVm, DestroyVm, Empty, ImportVm, ResizeVm, SetVm, SetVmReply, ShowWindows, StartVm,
+    StopVm, Vm, VmList, VmLogsRequest, VmRef, VmState, VsockPath,
 };
 
 use super::world::{running_vm, stopped_vm};
 use super::{ChunkStream, ProgressStream, Server, chunks, not_found};
+
+/// Questions as they go out.
+type QuestionStream =
+    std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<ClipboardQuestion, Status>> + Send>>;
 
 #[async_trait]
 impl Vms for Server {
@@ -22,6 +27,7 @@ impl Vms for Server {
     type ExportStream = ChunkStream;
     type ImportStream = ProgressStream;
     type LogsStream = ChunkStream;
+    type ClipboardQuestionsStream = QuestionStream;
 
     async fn create(&self, request: Request<CreateVm>) -> Result<Response<ProgressStream>, Status> {
         let create = request.into_inner();
@@ -113,8 +119,12 @@ impl Vms for Server {
             clipboard,
         } = request.into_inner();
         let about = match clipboard {
-            Some(ClipboardDirections { to_guest, to_host }) => {
-                format!("{name} to-guest={to_guest} to-host={to_host}")
+            Some(asked) => {
+                let mode = asked.mode().as_str_name();
+                let ClipboardDirections {
+                    to_guest, to_host, ..
+                } = asked;
+                format!("{name} to-guest={to_guest} to-host={to_host} {mode}")
             }
             None => name.clone(),
         };
@@ -138,6 +148,39 @@ impl Vms for Server {
             .ok_or_else(|| not_found("VM", &name))?
             .disk_bytes = disk_bytes;
         Ok(self.stages(&[("resize", 7_000)]))
+    }
+
+    async fn grant_clipboard(
+        &self,
+        request: Request<ClipboardGrant>,
+    ) -> Result<Response<Empty>, Status> {
+        let grant = request.into_inner();
+        let about = format!("{} {}", grant.vm, grant.way().as_str_name());
+        let _world = self.called("Vms.GrantClipboard", &about)?;
+        Ok(Response::new(Empty {}))
+    }
+
+    /// Asks once.
+    async fn clipboard_questions(
+        &self,
+        request: Request<VmRef>,
+    ) -> Result<Response<QuestionStream>, Status> {
+        let _world = self.called("Vms.ClipboardQuestions", &request.into_inner().vm)?;
+        let question = ClipboardQuestion {
+            id: 7,
+            way: ClipboardWay::ToGuest.into(),
+            mime_type: "text/plain".to_owned(),
+        };
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(question)))))
+    }
+
+    async fn answer_clipboard(
+        &self,
+        request: Request<ClipboardAnswer>,
+    ) -> Result<Response<Empty>, Status> {
+        let ClipboardAnswer { vm, id, allow } = request.into_inner();
+        let _world = self.called("Vms.AnswerClipboard", &format!("{vm} {id} {allow}"))?;
+        Ok(Response::new(Empty {}))
     }
 
     async fn export(&self, request: Request<VmRef>) -> Result<Response<ChunkStream>, Status> {

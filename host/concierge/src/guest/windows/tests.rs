@@ -5,14 +5,15 @@ use std::os::unix::net::UnixListener;
 
 use super::*;
 
-/// Says what it hears; told to leave, it stays for one more order, as the real one does while it has programs.
+/// Says what it hears, and asks a question after each grant; told to leave, it stays for one more order, as the real one does while it has programs.
 const HOST_END: &str = r#"#!/bin/bash
 read -r spec < "/proc/self/fd/$2"
 echo "told $spec" >&2
 control=${spec#*\"control\":}
 control=${control%%[!0-9]*}
 eval "exec 3<&$control"
-while read -r line <&3; do echo "heard $line" >&2; [ "$line" = '"leave"' ] && leaving=1; [ "$leaving" = 1 ] && [ "$line" != '"leave"' ] && break; done
+question='{"ask":3,"direction":"to-guest","mime":"text/plain\u001b"}'
+while read -r line <&3; do echo "heard $line" >&2; [[ $line = *grant* ]] && echo "$question" >&3; [ "$line" = '"leave"' ] && leaving=1; [ "$leaving" = 1 ] && [ "$line" != '"leave"' ] && break; done
 echo left >&2
 "#;
 
@@ -127,6 +128,27 @@ async fn another_compositor_gets_a_host_end_of_its_own_and_the_old_one_is_let_go
         changes.changed().await.unwrap();
     }
     assert!(bench.is_served());
+}
+
+#[tokio::test]
+async fn questions_reach_who_listens_and_get_a_no_when_nobody_does() {
+    let bench = bench();
+    let _compositor = UnixListener::bind(bench.path("one")).unwrap();
+    bench.windows.show_on(&bench.path("one")).await.unwrap();
+    bench.windows.grant(Direction::ToHost).await.unwrap();
+    bench.line("heard {\"grant\":\"to-host\"}").await;
+    bench
+        .line("heard {\"answer\":{\"ask\":3,\"allow\":false}}")
+        .await;
+    let mut questions = bench.windows.questions();
+    bench.windows.grant(Direction::ToGuest).await.unwrap();
+    let asked = questions.recv().await.unwrap();
+    assert_eq!(asked.direction, Direction::ToGuest);
+    assert_eq!(asked.mime, "text/plain", "a terminal would obey the rest");
+    bench.windows.answer(asked.id, true).await.unwrap();
+    bench
+        .line("heard {\"answer\":{\"ask\":3,\"allow\":true}}")
+        .await;
 }
 
 #[tokio::test]
