@@ -12,12 +12,17 @@ use crate::socket::Read;
 /// How much one read may take: two full slices of pixels.
 const READ_LEN: usize = 512 * 1024;
 
+/// How much it may take at first. Most programs never send or get more at once, and there may be many of them.
+const FIRST_READ_LEN: usize = 16 * 1024;
+
 /// Bytes received and not yet taken as frames.
 #[derive(Debug, Default)]
 pub struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// A read has filled what there was: the next may take more.
+    hungry: bool,
 }
 
 impl Inbox {
@@ -31,6 +36,7 @@ impl Inbox {
             Ok((0, _)) => Ok(Read::Closed),
             Ok((got, _)) => {
                 self.end += got;
+                self.hungry = self.end == self.buffer.len();
                 Ok(Read::Bytes(got))
             }
             Err(Errno::AGAIN) => Ok(Read::Empty),
@@ -62,7 +68,12 @@ impl Inbox {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        let needed = self.pending_frame_len().max(READ_LEN);
+        let usual = match self.buffer.len() {
+            0 => FIRST_READ_LEN,
+            len if self.hungry => (len * 2).min(READ_LEN),
+            len => len.min(READ_LEN),
+        };
+        let needed = self.pending_frame_len().max(usual);
         if self.start > 0 && self.buffer.len() - self.start < needed {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);

@@ -9,11 +9,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use wayland::stream::clock_ns;
+use rustix::time::ClockId;
 use wl_proxy::baseline::Baseline;
 use wl_proxy::object::{Object, ObjectCoreApi};
 use wl_proxy::protocols::ObjectInterface;
-use wl_proxy::protocols::presentation_time::wp_presentation::WpPresentation;
+use wl_proxy::protocols::presentation_time::wp_presentation::{
+    WpPresentation, WpPresentationHandler,
+};
 use wl_proxy::protocols::presentation_time::wp_presentation_feedback::{
     WpPresentationFeedback, WpPresentationFeedbackHandler, WpPresentationFeedbackKind,
 };
@@ -133,6 +135,8 @@ impl Probe {
     fn globals(&self) -> io::Result<Globals> {
         let globals = Rc::new(RefCell::new(Globals::default()));
         self.look(Finder(globals.clone()))?;
+        // What was bound says what it is.
+        self.round_trip()?;
         Ok(globals.take())
     }
 
@@ -180,6 +184,7 @@ impl Probe {
             shown_us: Vec::new(),
             fps: 0.0,
         };
+        let mut shows = Vec::new();
         let start = Instant::now();
         for number in 0..count {
             let (frame, shown) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
@@ -193,19 +198,23 @@ impl Probe {
                 .presentation()?
                 .new_send_feedback(&window.surface)
                 .set_handler(Shown(shown.clone()));
-            let committed = clock_ns();
+            shows.push((globals.now_ns(), shown));
             window.surface.send_commit();
             drawn.read_us.push(self.round_trip()?);
             self.until(|| frame.get())?;
-            // A compositor that waits for the window to take a new size shows nothing of this picture.
-            self.wait(NEVER_SHOWN, || shown.get().is_some())?;
+        }
+        drawn.fps = count as f64 / start.elapsed().as_secs_f64();
+        // A picture that was replaced before the screen's turn is never shown, nor are some of a compositor that is busy.
+        self.wait(NEVER_SHOWN, || {
+            shows.iter().all(|(_, shown)| shown.get().is_some())
+        })?;
+        for (committed, shown) in &shows {
             if let Some(Some(at)) = shown.get() {
                 drawn
                     .shown_us
-                    .push(u64::saturating_sub(at, committed) / 1000);
+                    .push(u64::saturating_sub(at, *committed) / 1000);
             }
         }
-        drawn.fps = count as f64 / start.elapsed().as_secs_f64();
         window.close();
         self.round_trip()?;
         Ok(drawn)
@@ -233,9 +242,24 @@ struct Globals {
     shm: Option<Rc<WlShm>>,
     wm_base: Option<Rc<XdgWmBase>>,
     presentation: Option<Rc<WpPresentation>>,
+    /// The clock of its times, as the kernel numbers it.
+    clock: Rc<Cell<u32>>,
 }
 
 impl Globals {
+    /// Returns the time on the clock of presentation times.
+    fn now_ns(&self) -> u64 {
+        let raw = self.clock.get() == ClockId::MonotonicRaw as u32;
+        let clock = if raw {
+            ClockId::MonotonicRaw
+        } else {
+            ClockId::Monotonic
+        };
+        let now = rustix::time::clock_gettime(clock);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+    }
+
     fn presentation(&self) -> io::Result<&Rc<WpPresentation>> {
         self.presentation
             .as_ref()
@@ -258,7 +282,11 @@ impl WlRegistryHandler for Finder {
             ObjectInterface::WlCompositor => globals.compositor = Some(bind(slf, name, 4)),
             ObjectInterface::WlShm => globals.shm = Some(bind(slf, name, 1)),
             ObjectInterface::XdgWmBase => globals.wm_base = Some(bind(slf, name, 1)),
-            ObjectInterface::WpPresentation => globals.presentation = Some(bind(slf, name, 1)),
+            ObjectInterface::WpPresentation => {
+                let presentation: Rc<WpPresentation> = bind(slf, name, 1);
+                presentation.set_handler(Clock(globals.clock.clone()));
+                globals.presentation = Some(presentation);
+            }
             _ => {}
         }
     }
@@ -354,6 +382,14 @@ impl Window {
         self.toplevel.send_destroy();
         self.xdg_surface.send_destroy();
         self.surface.send_destroy();
+    }
+}
+
+struct Clock(Rc<Cell<u32>>);
+
+impl WpPresentationHandler for Clock {
+    fn handle_clock_id(&mut self, _slf: &Rc<WpPresentation>, clk_id: u32) {
+        self.0.set(clk_id);
     }
 }
 

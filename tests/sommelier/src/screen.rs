@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::getuid;
 use serde_json::Value;
 
-use crate::clock::soon;
+use crate::clock::{eventually, soon};
 use crate::pointer::{Button, Pointer};
 use crate::programs::{Program, Running};
 
@@ -115,18 +115,40 @@ impl Screen {
         Program::new(name, self.runtime()).env("WAYLAND_DISPLAY", &self.display)
     }
 
-    /// Starts a second compositor, of another family, in a window that fills the screen; its socket is [`WESTON`].
+    /// Starts a compositor of another family on a screen of its own of 1920 by 1080, without keyboard and mouse; its socket
+    /// is [`WESTON`]. Other than sway it says on a headless screen when a picture was shown.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn headless_weston(&self) -> Running {
+        let weston = self
+            .start_weston()
+            // The kiosk shows nothing on a screen without a seat.
+            .args(["--backend=headless-backend.so", "--shell=desktop-shell.so"])
+            .args(["--width=1920", "--height=1080"])
+            .start();
+        let socket = self.runtime.join(WESTON);
+        eventually("weston's socket", || socket.exists());
+        weston
+    }
+
+    fn start_weston(&self) -> Program {
+        self.program("weston")
+            .args(["--use-pixman", "--no-config", "--idle-time=0"])
+            .args([format!("--socket={WESTON}")])
+    }
+
+    /// Starts a compositor of another family in a window that fills the screen; its socket is [`WESTON`].
     ///
     /// # Panics
     /// When it does not come up.
     #[must_use]
     pub fn weston(&self) -> Running {
         let weston = self
-            .program("weston")
-            .args(["--backend=wayland-backend.so", "--use-pixman"])
-            .args(["--shell=kiosk-shell.so", "--no-config", "--idle-time=0"])
+            .start_weston()
+            .args(["--backend=wayland-backend.so", "--shell=kiosk-shell.so"])
             .args(["--width=1280", "--height=800"])
-            .args([format!("--socket={WESTON}")])
             .start();
         let empty = self.picture();
         let socket = self.runtime.join(WESTON);

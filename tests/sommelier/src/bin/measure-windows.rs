@@ -1,4 +1,4 @@
-//! Measures windows on a headless sway: without us, through both ends over each link, and through waypipe, in one run.
+//! Measures windows on a headless weston: without us, through both ends over each link, and through waypipe, in one run.
 //! Prints one JSON object; `cargo xtask bench sommelier` keeps it.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use windows::{Link, Load, Options, Probe, Program, Running, Screen, Stage, eventually, usage};
+use windows::{
+    Link, Load, Options, Probe, Program, Running, Screen, Stage, WESTON, eventually, usage,
+};
 
 /// Round trips and pictures measured in each row.
 const ROUND_TRIPS: usize = 2_000;
@@ -66,11 +68,9 @@ struct LoadRow {
 
 fn main() -> ExitCode {
     let screen = Screen::new();
+    let _weston = screen.headless_weston();
     let mut rows = BTreeMap::new();
-    rows.insert(
-        "none",
-        measure(&screen.runtime().join(&screen.display), &[]),
-    );
+    rows.insert("none", measure(&screen.runtime().join(WESTON), &[]));
     for (name, link) in [
         ("direct", Link::Direct),
         ("stream", Link::Stream),
@@ -80,6 +80,7 @@ fn main() -> ExitCode {
             &screen,
             &Options {
                 link,
+                compositor: Some(WESTON),
                 ..Options::default()
             },
         );
@@ -107,6 +108,7 @@ fn waypipe(screen: &Screen) -> (Running, Running, PathBuf) {
     let waypipe = || -> Program {
         screen
             .program("waypipe")
+            .env("WAYLAND_DISPLAY", WESTON)
             .args(["--no-gpu", "--compress", "none", "--socket", &socket])
     };
     let client = waypipe().args(["client"]).start();
