@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +32,18 @@ const LINGER_S: &str = "10";
 /// How long to wait before Xwayland is started again after it has failed, so that a program that
 /// connects in a loop does not start it in a loop.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// What installs Xwayland, by the program that a distribution installs packages with.
+const INSTALLERS: &[(&str, &str)] = &[
+    (
+        "usr/bin/apt-get",
+        "sudo apt-get install --no-install-recommends xwayland",
+    ),
+    ("usr/bin/dnf", "sudo dnf install xorg-x11-server-Xwayland"),
+    ("usr/bin/zypper", "sudo zypper install xwayland"),
+    ("usr/bin/pacman", "sudo pacman -S xorg-xwayland"),
+    ("sbin/apk", "sudo apk add xwayland"),
+];
 
 /// The X display of the container.
 pub(crate) struct Display {
@@ -108,13 +121,22 @@ fn start(display: &Display, wayland: OwnedFd, manager: OwnedFd) -> anyhow::Resul
     command.env("WAYLAND_SOCKET", wayland.as_raw_fd().to_string());
     kept.extend([wayland, manager]);
     sys::spawn::tie(&mut command, kept);
-    // Programs hear this: what to do about it comes first.
-    command.spawn().with_context(|| {
-        format!(
-            "X programs need the package xwayland: cannot start {}",
-            display.program
-        )
+    command.spawn().map_err(|error| {
+        // Programs hear this: what to do about it comes first.
+        let line = line_to_type(Path::new("/"));
+        anyhow::anyhow!("{line} (cannot start {}: {error})", display.program)
     })
+}
+
+/// Returns what to do about a missing X server in the distribution whose root directory this is.
+fn line_to_type(root: &Path) -> String {
+    let known = INSTALLERS
+        .iter()
+        .find(|(program, _)| root.join(program).exists());
+    match known {
+        Some((_, line)) => format!("X programs need an X server; type in the container: {line}"),
+        None => "X programs need an X server: install Xwayland in the container".to_owned(),
+    }
 }
 
 fn run_session(
@@ -223,4 +245,20 @@ impl Extras for XExtras {
 fn lost(error: &anyhow::Error) -> SessionError {
     tracing::warn!("window manager: {error:#}");
     SessionError::Ended("the x window manager failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_type_is_the_distributions_own() {
+        let root = tempfile::tempdir().unwrap();
+        let without = line_to_type(root.path());
+        assert!(without.ends_with("install Xwayland in the container"));
+        std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
+        std::fs::write(root.path().join("usr/bin/pacman"), "").unwrap();
+        let line = line_to_type(root.path());
+        assert!(line.ends_with("sudo pacman -S xorg-xwayland"), "{line}");
+    }
 }
