@@ -22,6 +22,7 @@ impl Save {
         let vm = self.vm.name;
         let client = call.client().await?;
         let mut stages = Stages::new(call.ui);
+        stages.under_way(format!("{vm} is still being saved"));
         let saved = match client.vms().save(VmRef { vm: vm.to_string() }).await {
             Ok(report) => stages.follow(report.into_inner()).await,
             Err(status) => Err(status.into()),
