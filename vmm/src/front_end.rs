@@ -252,3 +252,6 @@ impl FrontEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
