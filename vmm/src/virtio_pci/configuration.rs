@@ -213,7 +213,8 @@ impl Common {
             };
             return Change::Reset;
         }
-        let mut new = status & !NEEDS_RESET;
+        // Only a reset takes bits away (virtio 1.3 §2.1.1), so what was agreed on stays while the device works.
+        let mut new = (status | self.status) & !NEEDS_RESET;
         let agreed = self.accepted & !self.offered == 0 && self.accepted & F_VERSION_1 != 0;
         if new & FEATURES_OK != 0 && !agreed {
             new &= !FEATURES_OK;

@@ -208,6 +208,19 @@ fn features_that_were_not_offered_are_not_agreed_on() {
     assert_eq!(driver.status(11), 11);
 }
 
+/// Found by fuzzing: the bits of the status were taken away, and with them what keeps features from changing.
+#[test]
+fn features_stay_until_a_reset() {
+    let mut driver = Driver::new();
+    driver.bring_up();
+    assert_eq!(driver.status(3), 15, "only a reset takes bits away");
+    driver.accept(F_VERSION_1 | 0b1000);
+    driver.function.pause().unwrap();
+    driver.function.resume();
+    let agreed = (F_VERSION_1 | F_EVENT_IDX, 2);
+    assert_eq!(lock(&driver.log).started, [agreed, agreed]);
+}
+
 #[test]
 fn a_ring_outside_memory_makes_the_device_ask_for_a_reset() {
     for at in [0x3ff_f000, 0x10_0008, 0xf000_0000] {
