@@ -43,6 +43,10 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// times what it takes on an idle one (2 s).
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Longest time until a guest that goes on answers. The engine reads all of its memory before, and what was saved is used up by
+/// then: nobody wants it lost to a slow disk, and a start can be ended by hand.
+const RESUME_DEADLINE: Duration = Duration::from_secs(600);
+
 /// How often a guest that goes on is tried.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -237,7 +241,7 @@ impl Start {
     async fn resume(&self, machine: &mut Machine, taken: Taken) -> Result<(), Fault> {
         let stage = self.order.audience.stage("resume");
         let agent = machine.agent.clone();
-        let reached = timeout(BOOT_DEADLINE, async {
+        let reached = timeout(RESUME_DEADLINE, async {
             // Until the engine has read the guest's memory, nobody answers.
             while let Err(fault) = agent.connect().await {
                 self.logs.vm.line(&format!("concierge: {fault}"));
@@ -247,7 +251,7 @@ impl Start {
         let lost = tokio::select! {
             reached = reached => {
                 reached.map_err(|_| {
-                    let seconds = BOOT_DEADLINE.as_secs();
+                    let seconds = RESUME_DEADLINE.as_secs();
                     failed("resume", "E-BOOT-AGENT")
                         .cause(format!("the guest did not answer within {seconds} s"))
                 })?;
@@ -264,12 +268,11 @@ impl Start {
         drop(taken);
         machine.log_figures();
         stage.done();
-        self.configure(machine).await?;
-        // The disk may have grown meanwhile.
+        // The disk may have grown meanwhile, and its file system is next.
         let size = self.disk_size();
         let grown = machine.data_disk().grew(size).await;
-        grown.map_err(|error| failed("network", "E-DISK").because(&error))?;
-        Ok(())
+        grown.map_err(|error| failed("resume", "E-DISK").because(&error))?;
+        self.configure(machine).await
     }
 
     /// Tells the guest what it has to know; whatever process is lost meanwhile is the failure.
