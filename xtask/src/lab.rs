@@ -63,7 +63,7 @@ const FIGURES: &str = "FIGURES ";
 
 /// Walks of tests/e2e that the budget has room for: a start takes ten times what it takes on real hardware. The others run
 /// by name.
-const WALKS: [&str; 1] = ["stop"];
+const WALKS: [&str; 3] = ["memory_size", "save", "stop"];
 
 /// Runs our VMM, and the product on it, on a real KVM, in a VM with emulated virtualisation
 #[derive(clap::Args, Default)]
