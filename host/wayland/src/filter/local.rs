@@ -12,10 +12,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use wayland::channel::{FdRole, Shared};
-use wl_proxy::protocols::wayland::wl_data_source::WlDataSource;
 
 /// The sources of one VM's programs.
 pub struct Locals {
@@ -24,8 +23,11 @@ pub struct Locals {
     sources: RefCell<HashMap<u64, Local>>,
 }
 
+type Ask = dyn Fn(&str, &Rc<OwnedFd>) -> bool;
+
 struct Local {
-    source: Weak<WlDataSource>,
+    /// Asks the source for data; returns whether it was there.
+    ask: Box<Ask>,
     channel: Shared,
     types: Vec<String>,
 }
@@ -56,11 +58,15 @@ impl fmt::Debug for Locals {
 }
 
 impl Locals {
-    /// Lists `source` of the program behind `channel`.
-    pub(super) fn list(self: &Rc<Self>, source: &Rc<WlDataSource>, channel: Shared) -> Listed {
+    /// Lists a source of the program behind `channel`, which is asked for data by `ask`.
+    pub(super) fn list(
+        self: &Rc<Self>,
+        channel: Shared,
+        ask: impl Fn(&str, &Rc<OwnedFd>) -> bool + 'static,
+    ) -> Listed {
         let number = self.next.replace(self.next.get() + 1);
         let local = Local {
-            source: Rc::downgrade(source),
+            ask: Box::new(ask),
             channel,
             types: Vec::new(),
         };
@@ -94,10 +100,7 @@ impl Locals {
         let Some(local) = sources.get(&number) else {
             return;
         };
-        let Some(source) = local.source.upgrade() else {
-            return;
-        };
-        if source.try_send_send(mime, fd).is_ok() {
+        if (local.ask)(mime, fd) {
             local.channel.borrow_mut().expect_fd(FdRole::Pipe);
         }
     }

@@ -20,6 +20,8 @@ use wl_proxy::protocols::wp_primary_selection_unstable_v1::zwp_primary_selection
 };
 
 use super::Context;
+use super::local::Listed;
+use super::transfer::MAX_MIME_LEN;
 use spec::windows::{Direction, Mode};
 
 /// The most types of one source, as for the clipboard.
@@ -35,9 +37,18 @@ impl ZwpPrimarySelectionDeviceManagerV1Handler for PrimaryManager {
         id: &Rc<ZwpPrimarySelectionSourceV1>,
     ) {
         slf.send_create_source(id);
+        let source = Rc::downgrade(id);
+        let ask = move |mime: &str, fd: &Rc<OwnedFd>| {
+            let source = source.upgrade();
+            source.is_some_and(|source| source.try_send_send(mime, fd).is_ok())
+        };
+        let local = self.0.vm.locals.list(self.0.channel.clone(), ask);
+        // The first type: an offer with it begins with all that the source has.
+        id.send_offer(&local.mark());
         id.set_handler(Source {
             context: self.0.clone(),
             types: 0,
+            local,
         });
     }
 
@@ -55,12 +66,17 @@ impl ZwpPrimarySelectionDeviceManagerV1Handler for PrimaryManager {
 struct Source {
     context: Context,
     types: usize,
+    local: Listed,
 }
 
 impl ZwpPrimarySelectionSourceV1Handler for Source {
     fn handle_offer(&mut self, slf: &Rc<ZwpPrimarySelectionSourceV1>, mime_type: &str) {
         self.types += 1;
-        if self.types <= MAX_TYPES && self.context.may_offer(Direction::ToHost, mime_type) {
+        if self.types > MAX_TYPES || mime_type.len() > MAX_MIME_LEN {
+            return;
+        }
+        self.local.add(mime_type);
+        if self.context.may_offer(Direction::ToHost, mime_type) {
             slf.send_offer(mime_type);
         }
     }
@@ -94,7 +110,8 @@ impl ZwpPrimarySelectionDeviceV1Handler for Device {
         slf.send_data_offer(offer);
         offer.set_handler(Offer {
             context: self.0.clone(),
-            types: 0,
+            types: Vec::new(),
+            local: None,
         });
     }
 
@@ -106,7 +123,7 @@ impl ZwpPrimarySelectionDeviceV1Handler for Device {
         let has_types = |offer: &&Rc<ZwpPrimarySelectionOfferV1>| {
             offer
                 .try_get_handler_ref::<Offer>()
-                .is_ok_and(|handler| handler.types > 0)
+                .is_ok_and(|handler| !handler.types.is_empty())
         };
         slf.send_selection(id.filter(has_types));
     }
@@ -127,14 +144,30 @@ impl ZwpPrimarySelectionDeviceV1Handler for Device {
 
 struct Offer {
     context: Context,
-    types: usize,
+    /// What the guest was shown.
+    types: Vec<String>,
+    /// The source of this VM that it comes from.
+    local: Option<u64>,
+}
+
+impl Offer {
+    fn show(&mut self, offer: &Rc<ZwpPrimarySelectionOfferV1>, mime_type: &str) {
+        if self.types.len() < MAX_TYPES && !self.types.iter().any(|shown| shown == mime_type) {
+            self.types.push(mime_type.to_owned());
+            offer.send_offer(mime_type);
+        }
+    }
 }
 
 impl ZwpPrimarySelectionOfferV1Handler for Offer {
     fn handle_offer(&mut self, slf: &Rc<ZwpPrimarySelectionOfferV1>, mime_type: &str) {
-        if self.types < MAX_TYPES && self.context.may_offer(Direction::ToGuest, mime_type) {
-            self.types += 1;
-            slf.send_offer(mime_type);
+        let locals = self.context.vm.locals.clone();
+        if let Some(number) = locals.marked(mime_type) {
+            self.local = Some(number);
+            let types = locals.types(number).unwrap_or_default();
+            types.iter().for_each(|mime_type| self.show(slf, mime_type));
+        } else if self.context.may_offer(Direction::ToGuest, mime_type) {
+            self.show(slf, mime_type);
         }
     }
 
@@ -144,6 +177,9 @@ impl ZwpPrimarySelectionOfferV1Handler for Offer {
         mime_type: &str,
         fd: &Rc<OwnedFd>,
     ) {
+        if let Some(number) = self.local {
+            return self.context.vm.locals.ask(number, mime_type, fd);
+        }
         let (offer, fd, name) = (slf.clone(), fd.clone(), mime_type.to_owned());
         self.context
             .transfer(Direction::ToGuest, mime_type, move || {

@@ -33,7 +33,12 @@ pub(crate) struct DataManager(pub(crate) Context);
 impl WlDataDeviceManagerHandler for DataManager {
     fn handle_create_data_source(&mut self, slf: &Rc<WlDataDeviceManager>, id: &Rc<WlDataSource>) {
         slf.send_create_data_source(id);
-        let local = self.0.vm.locals.list(id, self.0.channel.clone());
+        let source = Rc::downgrade(id);
+        let ask = move |mime: &str, fd: &Rc<OwnedFd>| {
+            let source = source.upgrade();
+            source.is_some_and(|source| source.try_send_send(mime, fd).is_ok())
+        };
+        let local = self.0.vm.locals.list(self.0.channel.clone(), ask);
         id.send_offer(&local.mark());
         id.set_handler(Source {
             context: self.0.clone(),
