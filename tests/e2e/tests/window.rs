@@ -18,7 +18,6 @@ walk!(
     x_programs_show_themselves_and_take_text_and_pointer,
     the_clipboard_crosses_both_ways,
     the_x_clipboard_crosses_both_ways,
-    the_clipboard_obeys_its_mode,
     another_desktop_gets_the_next_window,
     a_killed_host_end_is_replaced,
     nothing_is_shown_after_the_desktop_has_gone,
@@ -250,32 +249,6 @@ fn the_x_clipboard_crosses_both_ways(home: &mut Home) {
         let got = screen.program("wl-paste").args(["-n"]).run_with(&[]).stdout;
         (got == b"from X\n").then_some(())
     });
-}
-
-fn the_clipboard_obeys_its_mode(home: &mut Home) {
-    let screen = screen(home);
-    let _foot = start(home, &foot("sleep 600"));
-    let _ = screen.wait_for_windows(1);
-    screen.program("wl-copy").serve(b"once");
-    let paste = "timeout 60 wl-paste -n 2>/dev/null";
-    let _ = home.testudo(&["set", "clipboard=explicit"]).ok();
-    assert_eq!(home.shell(paste).text(), "", "nobody let it cross");
-    let _ = home.testudo(&["clipboard", "to-guest"]).ok();
-    assert_eq!(home.shell(paste).text(), "once");
-    assert_eq!(home.shell(paste).text(), "", "it crossed once");
-    let _ = home.testudo(&["set", "clipboard=ask"]).ok();
-    assert_eq!(home.shell(paste).text(), "", "nobody was asked");
-    let mut person = home.terminal("testudo", &["clipboard"]);
-    person.see("until Ctrl-C");
-    let _pasting = start(home, &format!("{paste} > /tmp/pasted"));
-    person.see("termina wants what was copied on the host (text/plain");
-    person.type_in("y\n");
-    let pasted = soon("what was asked about", || {
-        Some(home.shell("cat /tmp/pasted").text()).filter(|text| !text.is_empty())
-    });
-    assert_eq!(pasted, "once");
-    let _ = home.testudo(&["set", "clipboard=on"]).ok();
-    assert_eq!(home.shell(paste).text(), "once");
 }
 
 fn another_desktop_gets_the_next_window(home: &mut Home) {
