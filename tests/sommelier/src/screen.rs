@@ -167,12 +167,14 @@ impl Screen {
     /// Returns the picture once it no longer changes.
     #[must_use]
     pub fn still_picture(&self) -> Vec<u8> {
-        let mut last = self.picture();
+        // Two alike are not enough: between its first size and the compositor's a program may take longer than that.
+        const ALIKE: u32 = 5;
+        let (mut last, mut alike) = (self.picture(), 1);
         soon("a picture that stays", || {
             let now = self.picture();
-            let same = now == last;
+            alike = if now == last { alike + 1 } else { 1 };
             last = now;
-            same.then(|| last.clone())
+            (alike == ALIKE).then(|| last.clone())
         })
     }
 
