@@ -121,7 +121,10 @@ impl Session {
         };
         let (tell, outcomes) = mpsc::channel();
         let reader = output::Reader::new(self.early, self.stream);
-        let signals = signals::Forwarder::new(Arc::clone(&writer), tell.clone(), self.terminal);
+        let signals = {
+            let _entered = runtime.enter();
+            signals::Forwarder::new(Arc::clone(&writer), tell.clone(), self.terminal)
+        };
         let input = input::Input::new(writer, raw.is_some());
         std::thread::spawn(move || signals.run(&runtime));
         std::thread::spawn({

@@ -30,38 +30,54 @@ pub(super) struct Forwarder {
     tell: Sender<Outcome>,
     terminal: bool,
     count: u32,
+    heard: Heard,
+}
+
+/// The signals that are listened to.
+#[derive(Debug)]
+struct Heard {
+    interrupt: Option<Stream>,
+    quit: Option<Stream>,
+    terminate: Option<Stream>,
+    hang_up: Option<Stream>,
+    window: Option<Stream>,
+    go_on: Option<Stream>,
 }
 
 impl Forwarder {
+    /// Listens from now on, within the runtime that is entered: the process's first output may be answered by a signal.
     pub(super) fn new(writer: Arc<Writer>, tell: Sender<Outcome>, terminal: bool) -> Self {
+        let heard = Heard {
+            interrupt: listen(SignalKind::interrupt()),
+            quit: listen(SignalKind::quit()),
+            terminate: listen(SignalKind::terminate()),
+            hang_up: listen(SignalKind::hangup()),
+            window: listen(SignalKind::window_change()),
+            go_on: listen(SignalKind::from_raw(Signal::CONT.as_raw())),
+        };
         Self {
             writer,
             tell,
             terminal,
             count: 0,
+            heard,
         }
     }
 
     /// Passes signals on until the program ends.
     pub(super) fn run(mut self, runtime: &Runtime) {
         runtime.block_on(async {
-            let mut interrupt = listen(SignalKind::interrupt());
-            let mut quit = listen(SignalKind::quit());
-            let mut terminate = listen(SignalKind::terminate());
-            let mut hang_up = listen(SignalKind::hangup());
-            let mut window = listen(SignalKind::window_change());
-            let mut go_on = listen(SignalKind::from_raw(Signal::CONT.as_raw()));
             if self.terminal {
                 self.window(false).await;
             }
             loop {
                 tokio::select! {
-                    () = next(&mut interrupt) => self.pass(Signal::INT).await,
-                    () = next(&mut quit) => self.pass(Signal::QUIT).await,
-                    () = next(&mut terminate) => self.pass(Signal::TERM).await,
-                    () = next(&mut hang_up) => self.pass(Signal::HUP).await,
-                    () = next(&mut window) => self.window(false).await,
-                    () = next(&mut go_on) => self.window(true).await,
+                    () = next(&mut self.heard.interrupt) => self.pass(Signal::INT).await,
+                    () = next(&mut self.heard.quit) => self.pass(Signal::QUIT).await,
+                    () = next(&mut self.heard.terminate) => self.pass(Signal::TERM).await,
+                    () = next(&mut self.heard.hang_up) => self.pass(Signal::HUP).await,
+                    () = next(&mut self.heard.window) => self.window(false).await,
+                    () = next(&mut self.heard.go_on) => self.window(true).await,
                 }
             }
         });
