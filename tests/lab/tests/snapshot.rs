@@ -132,7 +132,8 @@ fn connections_are_reset_and_new_ones_work() {
             .device("vsock", Function::Vsock {}, socket)
             .go_on_from(saved)
     });
-    guest.engine.expect("PEER LOST ConnectionReset");
+    // A reader that waits hears of the reset; one between two reads hears that nobody is there (Linux, af_vsock.c).
+    guest.engine.expect("PEER LOST");
     greet(folder.path());
     guest.engine.expect("PEER CLOSED");
 }
