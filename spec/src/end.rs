@@ -97,9 +97,6 @@ impl EngineEnd {
                 Some("install the image again: cargo xtask image, or the distribution's package")
             }
             Self::Spec => Some("programs of two versions are installed: install Testudo again"),
-            Self::Snapshot => {
-                Some("boot it anew, without what was in its memory: vmc start --force-boot termina")
-            }
             Self::Jail => Some("see `testudo doctor`"),
             _ => None,
         }

@@ -65,8 +65,8 @@ impl Inflight {
         queues: u16,
         size: u16,
     ) -> Result<VhostUserInflight, MemoryError> {
-        let length = bytes(usize::from(queues), size) as u64;
         let zeroes = vec![0; bytes(usize::from(queues), size)];
+        let length = zeroes.len() as u64;
         Shared::new(file, 0, length)?.write(&zeroes);
         Ok(VhostUserInflight::new(length, 0, queues, size))
     }

@@ -23,16 +23,26 @@ const SERVICE_UNIT: &str = "testudo-concierge.service";
 
 /// Shells that have a folder for completions of their own, and their names for the files there. One script knows all
 /// programs: bash and fish look for it under the name that is being typed, zsh in the first line of every file.
-const SHELLS: [(&str, &str); 9] = [
-    ("bash", "bash-completion/completions/testudo"),
-    ("bash", "bash-completion/completions/vmc"),
-    ("bash", "bash-completion/completions/vsh"),
-    ("bash", "bash-completion/completions/crosh"),
-    ("zsh", "zsh/site-functions/_testudo"),
-    ("fish", "fish/vendor_completions.d/testudo.fish"),
-    ("fish", "fish/vendor_completions.d/vmc.fish"),
-    ("fish", "fish/vendor_completions.d/vsh.fish"),
-    ("fish", "fish/vendor_completions.d/crosh.fish"),
+const SHELLS: [(&str, &[&str]); 3] = [
+    (
+        "bash",
+        &[
+            "bash-completion/completions/testudo",
+            "bash-completion/completions/vmc",
+            "bash-completion/completions/vsh",
+            "bash-completion/completions/crosh",
+        ],
+    ),
+    ("zsh", &["zsh/site-functions/_testudo"]),
+    (
+        "fish",
+        &[
+            "fish/vendor_completions.d/testudo.fish",
+            "fish/vendor_completions.d/vmc.fish",
+            "fish/vendor_completions.d/vsh.fish",
+            "fish/vendor_completions.d/crosh.fish",
+        ],
+    ),
 ];
 
 /// Where the programs are, as the units of a user's own installation say it.
@@ -172,10 +182,12 @@ fn install_pages(prefix: &Prefix, testudo: &Path) -> Result<()> {
     make(&pages)?;
     command::output(Command::new(testudo).arg("man").arg(&pages))
         .context("cannot write the manual pages")?;
-    for (shell, path) in SHELLS {
+    for (shell, paths) in SHELLS {
         let script = command::output(Command::new(testudo).args(["completions", shell]))
             .with_context(|| format!("cannot make the completion for {shell}"))?;
-        write(&prefix.data.join(path), &script)?;
+        for path in paths {
+            write(&prefix.data.join(path), &script)?;
+        }
     }
     Ok(())
 }

@@ -299,9 +299,9 @@ fn in_the_lab(archive: &Path, disk: &Path, arguments: &Arguments) -> Result<Outc
                 writeln!(file, "{text}").context("cannot write the lab's log")?;
                 outcome.passed |= text.starts_with(PASSED);
                 let figures = text.strip_prefix(FIGURES).map(serde_json::from_str);
-                outcome
-                    .figures
-                    .extend(figures.and_then(Result::ok).unwrap_or(BTreeMap::new()));
+                if let Some(Ok::<BTreeMap<_, _>, _>(figures)) = figures {
+                    outcome.figures.extend(figures);
+                }
                 line(&text);
             }
             Err(RecvTimeoutError::Disconnected) => break,

@@ -43,11 +43,7 @@ pub(crate) async fn vm_as(
     stages: &mut Stages<'_>,
 ) -> Result<(), Fault> {
     stages.under_way(format!("{vm} goes on starting; to stop it: vmc stop {vm}"));
-    let report = match client.vms().start(start).await {
-        Ok(report) => stages.follow(report.into_inner()).await,
-        Err(status) => Err(status.into()),
-    };
-    if let Err(fault) = report {
+    if let Err(fault) = stages.follow(client.vms().start(start)).await {
         return Err(client.known_vms(fault, vm).await);
     }
     if let Err(fault) = desktop::offer(client, vm).await {
@@ -118,6 +114,5 @@ async fn start(
     stages.under_way(format!(
         "{container} goes on starting; to stop it: testudo stop {container}"
     ));
-    let report = client.containers(vm).start(start).await?.into_inner();
-    stages.follow(report).await
+    stages.follow(client.containers(vm).start(start)).await
 }

@@ -107,10 +107,7 @@ pub(crate) async fn container(
         _ => String::new(),
     });
     let mut containers = client.containers(vm);
-    let create = async {
-        let report = containers.create(parts).await?.into_inner();
-        stages.follow(report).await
-    };
+    let create = stages.follow(containers.create(parts));
     // Leaving the call is what tells the daemon that the files did not come to their end.
     tokio::select! {
         created = create => created,

@@ -12,6 +12,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 
 use link::config::EngineChoice;
+use spec::end::EngineEnd;
 use spec::fd::InheritedFd;
 use spec::vm::{Function, VmSpec};
 use tokio::net::UnixStream;
@@ -49,8 +50,8 @@ pub(crate) trait Engine: fmt::Debug + Send + Sync {
     /// another process from a file.
     fn takes_new_daemons(&self) -> bool;
 
-    /// Returns what it means that the program ended with this status, if that is one of its own.
-    fn meaning(&self, status: ExitStatus) -> Option<Meaning>;
+    /// Returns why the program ended with this status, if that is one of its own.
+    fn end(&self, status: ExitStatus) -> Option<EngineEnd>;
 
     /// Takes the other end of [`VmSpec::control`].
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control>;
@@ -72,17 +73,6 @@ pub(crate) trait Control: fmt::Debug + Send + Sync {
 
     /// Writes the whole machine into the empty `file`. It stands still then, unless that fails.
     fn save(&self, file: OwnedFd) -> Answer;
-}
-
-/// What an exit status of an engine means.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Meaning {
-    /// In words for users.
-    pub(crate) words: &'static str,
-    /// What they can do about it.
-    pub(crate) hint: Option<&'static str>,
-    /// Whether the guest may have run.
-    pub(crate) ran: bool,
 }
 
 /// What comes of a request to an engine.

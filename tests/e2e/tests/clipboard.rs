@@ -4,8 +4,6 @@
 //! at a terminal of the host. End to end, because the question is asked in one process, passed on by a second and answered in a
 //! third.
 
-use std::process::Child;
-
 use fixture::{Home, walk};
 use windows::{Screen, soon};
 
@@ -15,16 +13,6 @@ walk!(programs_are_installed, the_clipboard_obeys_its_mode);
 const INSTALL: &str = "sudo apt-get update 2>&1 && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y \
     --no-install-recommends foot fonts-dejavu-core wl-clipboard 2>&1";
 
-/// A program of the container; it ends with its client.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn programs_are_installed(home: &mut Home) {
     let _ = home.shell(INSTALL).ok();
 }
@@ -32,7 +20,7 @@ fn programs_are_installed(home: &mut Home) {
 fn the_clipboard_obeys_its_mode(home: &mut Home) {
     let screen = Screen::in_runtime(&home.path("run"));
     home.set_display(Some(&screen.display));
-    let _foot = Program(home.background("testudo", &["run", "--", "foot", "sleep", "600"]));
+    let _foot = home.program("exec foot sleep 600");
     let _ = screen.wait_for_windows(1);
     screen.program("wl-copy").serve(b"once");
     let paste = "timeout 60 wl-paste -n 2>/dev/null";
@@ -45,8 +33,7 @@ fn the_clipboard_obeys_its_mode(home: &mut Home) {
     assert_eq!(home.shell(paste).text(), "", "nobody was asked");
     let mut person = home.terminal("testudo", &["clipboard"]);
     person.see("until Ctrl-C");
-    let line = format!("{paste} > /tmp/pasted");
-    let _pasting = Program(home.background("testudo", &["run", "--", "sh", "-c", &line]));
+    let _pasting = home.program(&format!("{paste} > /tmp/pasted"));
     person.see("termina wants what was copied on the host (text/plain");
     person.type_in("y\n");
     let pasted = soon("what was asked about", || {

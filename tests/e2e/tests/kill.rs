@@ -174,18 +174,23 @@ fn each_device_dies_at_each_stage(home: &mut Home) {
 fn the_client_is_interrupted_at_each_stage(home: &mut Home) {
     for stage in stages(home) {
         let after = format!("Ctrl-C at {stage}");
-        let (client, rest) = start_and_listen(home, stage);
-        let pid = rustix::process::Pid::from_child(&client);
-        // One that has just ended cannot be interrupted any more.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        client_ends(client, &after);
-        let said = rest.join().expect("the reader does not panic");
+        let said = interrupted_start(home, stage, &after);
         // In the last stage the command may be there already, and then the signal is its own.
         if stage != "shell" {
             assert_goes_on(home, &said, &after);
         }
         all_is_well(home, &after);
     }
+}
+
+/// Interrupts a start at `stage` and returns what it still said.
+fn interrupted_start(home: &Home, stage: &str, after: &str) -> String {
+    let (client, rest) = start_and_listen(home, stage);
+    let pid = rustix::process::Pid::from_child(&client);
+    // One that has just ended cannot be interrupted any more.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+    client_ends(client, after);
+    rest.join().expect("the reader does not panic")
 }
 
 /// Asserts that an interrupted start says that it goes on, and that this is true.
@@ -198,7 +203,7 @@ fn assert_goes_on(home: &Home, said: &str, after: &str) {
     assert!(told, "after {after} nobody says what goes on: {said}");
     let deadline = Instant::now() + START_LIMIT;
     loop {
-        let info = home.run("vmc", &["info", "--json", "termina"]).ok().json();
+        let info = home.info();
         if info["state"] == "running" {
             return;
         }
@@ -224,11 +229,7 @@ fn the_first_start_is_interrupted_where_things_are_made(home: &mut Home) {
         let _ = home
             .run("vmc", &["destroy", "--force", "--yes", "termina"])
             .ok();
-        let (client, rest) = start_and_listen(home, stage);
-        let pid = rustix::process::Pid::from_child(&client);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        client_ends(client, &after);
-        let said = rest.join().expect("the reader does not panic");
+        let said = interrupted_start(home, stage, &after);
         assert!(
             said.contains("interrupted; "),
             "after {after} nobody says what goes on: {said}"
@@ -322,7 +323,7 @@ fn each_device_dies_while_the_container_works(home: &mut Home) {
         let after = format!("the death of {role:?}");
         let client = work(home);
         let before = home.wait_for(Role::Engine, Duration::ZERO);
-        let ours = info(home)["engine"] == "crosvm";
+        let ours = home.info()["engine"] == "crosvm";
         assert!(home.kill(*role) > 0, "{after}: there is none");
         if ours {
             goes_on(home, client, *role);
@@ -333,7 +334,7 @@ fn each_device_dies_while_the_container_works(home: &mut Home) {
         client_ends(client, &after);
         home.assert_gone(&[Role::Engine]);
         home.assert_gone(DEVICES);
-        let info = info(home);
+        let info = home.info();
         assert_eq!(info["state"], "stopped", "after {after}: {info}");
         assert!(
             info["last_end"].as_str().is_some_and(|why| !why.is_empty()),
@@ -341,10 +342,6 @@ fn each_device_dies_while_the_container_works(home: &mut Home) {
         );
         all_is_well(home, &after);
     }
-}
-
-fn info(home: &Home) -> serde_json::Value {
-    home.run("vmc", &["info", "--json", "termina"]).ok().json()
 }
 
 /// Asserts that the container works on after the death of `role`, and that what was connected through it is told.

@@ -20,13 +20,9 @@ fn guest_mib(home: &Home) -> u64 {
     text.parse::<u64>().expect("a number of KiB") / 1024
 }
 
-fn info(home: &Home) -> serde_json::Value {
-    home.run("vmc", &["info", "--json", "termina"]).ok().json()
-}
-
 fn the_default_is_what_info_says(home: &mut Home) {
     let _ = home.testudo(&["run", "--", "true"]).ok();
-    let said = info(home)["memory_mib"].as_u64().expect("a number");
+    let said = home.info()["memory_mib"].as_u64().expect("a number");
     let seen = guest_mib(home);
     // The kernel keeps a little for itself.
     assert!(
@@ -41,7 +37,7 @@ fn a_new_size_counts_at_the_next_start(home: &mut Home) {
     assert_eq!(guest_mib(home), before, "it counts at the next start");
     let _ = home.run("vmc", &["stop", "termina"]).ok();
     let _ = home.run("vmc", &["start", "--no-shell", "termina"]).ok();
-    assert_eq!(info(home)["memory_mib"], 700);
+    assert_eq!(home.info()["memory_mib"], 700);
     let seen = guest_mib(home);
     assert!((600..=700).contains(&seen), "{seen} MiB seen");
 }
@@ -70,7 +66,7 @@ fn sizes_that_cannot_be_are_refused(home: &mut Home) {
         );
     }
     assert_eq!(
-        info(home)["memory_mib"],
+        home.info()["memory_mib"],
         700,
         "a refused size changes nothing"
     );

@@ -28,14 +28,10 @@ const BOOT: &str = "cat /proc/sys/kernel/random/boot_id";
 const COUNT: &str = "set -e; until [ -d /dev/shm ]; do sleep 0.1; done; head -c 3000000 /dev/urandom > /dev/shm/random; sha256sum /dev/shm/random > ~/sum; \
     sha256sum --check --status ~/sum; echo kept > ~/kept; nohup sh -c 'while :; do echo >> /dev/shm/ticks; sleep 0.2; done' > /dev/null 2>&1 &";
 
-fn info(home: &Home) -> serde_json::Value {
-    home.run("vmc", &["info", "--json", "termina"]).ok().json()
-}
-
 /// Whether this machine's engine can.
 fn can(home: &Home) -> bool {
     // Of a VM that runs; one that was saved says nothing of its engine.
-    let info = info(home);
+    let info = home.info();
     info["engine"] == "crosvm" || info["state"] == "saved"
 }
 
@@ -56,7 +52,7 @@ fn a_vm_is_saved_or_says_that_it_cannot_be(home: &mut Home) {
             Role::Device("block"),
             Role::Device("vsock"),
         ]);
-        assert_eq!(info(home)["state"], "saved");
+        assert_eq!(home.info()["state"], "saved");
         let file = home.path("data/testudo/vms/termina/saved/machine");
         let mode = std::fs::metadata(file).expect("it is there").mode();
         assert_eq!(mode & 0o777, 0o600, "a guest's memory is its own");
@@ -64,7 +60,7 @@ fn a_vm_is_saved_or_says_that_it_cannot_be(home: &mut Home) {
         let done = home.run("vmc", &["save", "termina"]);
         assert!(done.code != 0, "{done}");
         let _ = done.says(&["error:", "qemu cannot save", "hint:"]);
-        assert_eq!(info(home)["state"], "running");
+        assert_eq!(home.info()["state"], "running");
         assert_eq!(boot(home), before);
     }
 }
@@ -79,7 +75,7 @@ fn it_goes_on_where_it_was(home: &mut Home) {
         .ok();
     let line = format!("until [ $({ticks}) -gt {one} ]; do sleep 0.1; done");
     let _ = home.shell(&line).ok();
-    assert_eq!(info(home)["state"], "running");
+    assert_eq!(home.info()["state"], "running");
 }
 
 fn its_clock_is_the_hosts_again(home: &mut Home) {
@@ -132,7 +128,7 @@ fn a_forced_boot_forgets_it(home: &mut Home) {
     let start = ["start", "--no-shell", "--engine", "qemu", "termina"];
     let done = home.run("vmc", &start);
     assert!(done.code != 0 && done.errors().contains("error:"), "{done}");
-    assert_eq!(info(home)["state"], "saved");
+    assert_eq!(home.info()["state"], "saved");
     let start = ["start", "--no-shell", "--force-boot", "termina"];
     let _ = home.run("vmc", &start).ok();
     assert_ne!(boot(home), before);

@@ -45,6 +45,6 @@ fn a_package_database_survives_the_death_of_everything(home: &mut Home) {
 }
 
 fn the_file_system_is_clean_after_all_that(home: &mut Home) {
-    let list = home.run("vmc", &["info", "--json", "termina"]).ok().json();
+    let list = home.info();
     assert_eq!(list["figures"]["disk_errors"], 0, "{list}");
 }

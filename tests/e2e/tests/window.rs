@@ -4,8 +4,6 @@
 //! container as a user would. Pictures are compared by the colours that a program was told to show and with each other, since
 //! fonts differ between host and container. End to end, because a window crosses five processes and the VM's border.
 
-use std::process::Child;
-
 use fixture::{Home, Role, walk};
 use windows::{Screen, eventually, soon};
 
@@ -31,21 +29,6 @@ fn screen(home: &mut Home) -> Screen {
     let screen = Screen::in_runtime(&home.path("run"));
     home.set_display(Some(&screen.display));
     screen
-}
-
-/// Starts a program in the container; it ends with its window or the check's desktop.
-fn start(home: &Home, line: &str) -> Program {
-    Program(home.background("testudo", &["run", "--", "sh", "-c", line]))
-}
-
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // The client's end hangs its program up; one that does not mind ends with the desktop.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// The pixels of a picture as grim writes it: a PPM file, whose header is as long as it likes.
@@ -108,12 +91,9 @@ const MOST: usize = 900_000;
 
 fn a_terminal_shows_its_colours_and_takes_text(home: &mut Home) {
     let screen = screen(home);
-    let _foot = start(
-        home,
-        &foot(
-            "-T Terminal sh -c 'read line; echo \"$line\" > /tmp/heard; echo \"$line\"; sleep 600'",
-        ),
-    );
+    let _foot = home.program(&foot(
+        "-T Terminal sh -c 'read line; echo \"$line\" > /tmp/heard; echo \"$line\"; sleep 600'",
+    ));
     let shown = screen.wait_for_windows(1);
     let (title, app_id) = &shown[0];
     assert_eq!(title, "[termina] Terminal");
@@ -132,9 +112,9 @@ fn a_terminal_shows_its_colours_and_takes_text(home: &mut Home) {
 
 fn closing_a_window_stops_nothing_else(home: &mut Home) {
     let screen = screen(home);
-    let _first = start(home, &foot("-T First sleep 600"));
+    let _first = home.program(&foot("-T First sleep 600"));
     let _ = screen.wait_for_windows(1);
-    let mut second = start(home, &foot("-T Second sleep 600"));
+    let mut second = home.program(&foot("-T Second sleep 600"));
     let _ = screen.wait_for_windows(2);
     screen.close("[termina] Second");
     let left = screen.wait_for_windows(1);
@@ -146,7 +126,7 @@ fn closing_a_window_stops_nothing_else(home: &mut Home) {
 fn a_gtk_program_shows_itself(home: &mut Home) {
     let screen = screen(home);
     let empty = screen.still_picture();
-    let _demo = start(home, "GSK_RENDERER=cairo exec gtk4-widget-factory");
+    let _demo = home.program("GSK_RENDERER=cairo exec gtk4-widget-factory");
     let shown = screen.wait_for_windows(1);
     assert!(shown[0].0.starts_with("[termina] "), "{shown:?}");
     assert!(
@@ -169,10 +149,9 @@ fn a_gtk_program_shows_itself(home: &mut Home) {
 fn x_programs_show_themselves_and_take_text_and_pointer(home: &mut Home) {
     let screen = screen(home);
     let listen = "read line; echo \"$line\" > /tmp/heard-x; sleep 600";
-    let _xterm = start(
-        home,
-        &format!("exec xterm -bg '#654321' -fg '#ffffff' -T 'X terminal' -e sh -c '{listen}'"),
-    );
+    let _xterm = home.program(&format!(
+        "exec xterm -bg '#654321' -fg '#ffffff' -T 'X terminal' -e sh -c '{listen}'"
+    ));
     let shown = screen.wait_for_windows(1);
     assert_eq!(
         shown,
@@ -187,7 +166,7 @@ fn x_programs_show_themselves_and_take_text_and_pointer(home: &mut Home) {
         Some(home.shell("cat /tmp/heard-x").text()).filter(|text| !text.is_empty())
     });
     assert_eq!(heard, "typed into X");
-    let _eyes = start(home, "exec xeyes");
+    let _eyes = home.program("exec xeyes");
     let all = screen.wait_for_windows(2);
     assert!(
         all.iter().any(|(title, _)| title == "[termina] xeyes"),
@@ -210,7 +189,7 @@ fn x_programs_show_themselves_and_take_text_and_pointer(home: &mut Home) {
 
 fn the_clipboard_crosses_both_ways(home: &mut Home) {
     let screen = screen(home);
-    let _foot = start(home, &foot("sleep 600"));
+    let _foot = home.program(&foot("sleep 600"));
     let _ = screen.wait_for_windows(1);
     let text: String = (0..100_000).map(|number| format!("{number} ")).collect();
     screen
@@ -235,7 +214,7 @@ fn the_clipboard_crosses_both_ways(home: &mut Home) {
 
 fn the_x_clipboard_crosses_both_ways(home: &mut Home) {
     let screen = screen(home);
-    let _xterm = start(home, "exec xterm -e sleep 600");
+    let _xterm = home.program("exec xterm -e sleep 600");
     let _ = screen.wait_for_windows(1);
     screen.program("wl-copy").serve(b"from the host");
     let pasted = home.shell("timeout 60 xclip -o -selection clipboard").ok();
@@ -253,7 +232,7 @@ fn the_x_clipboard_crosses_both_ways(home: &mut Home) {
 
 fn another_desktop_gets_the_next_window(home: &mut Home) {
     let first = screen(home);
-    let _stays = start(home, &foot("-T Stays sleep 600"));
+    let _stays = home.program(&foot("-T Stays sleep 600"));
     let _ = first.wait_for_windows(1);
     // A second desktop of the same user, in a runtime folder of its own.
     let folder = home.path("second");
@@ -261,27 +240,27 @@ fn another_desktop_gets_the_next_window(home: &mut Home) {
     let second = Screen::in_runtime(&folder);
     let path = folder.join(&second.display);
     home.set_display(Some(path.to_str().expect("the folder is text")));
-    let _goes = start(home, &foot("-T Goes sleep 600"));
+    let _goes = home.program(&foot("-T Goes sleep 600"));
     assert_eq!(second.wait_for_windows(1)[0].0, "[termina] Goes");
     assert_eq!(first.wait_for_windows(1)[0].0, "[termina] Stays");
 }
 
 fn a_killed_host_end_is_replaced(home: &mut Home) {
     let screen = screen(home);
-    let mut lost = start(home, &foot("-T Lost sleep 600"));
+    let mut lost = home.program(&foot("-T Lost sleep 600"));
     let _ = screen.wait_for_windows(1);
     assert!(home.kill(Role::Windows) > 0);
     let _ = screen.wait_for_windows(0);
     let _ended = lost.0.wait().expect("it is our child");
     // The VM and its shell do not notice.
     let _ = home.shell("true").ok();
-    let _next = start(home, &foot("-T Next sleep 600"));
+    let _next = home.program(&foot("-T Next sleep 600"));
     assert_eq!(screen.wait_for_windows(1)[0].0, "[termina] Next");
 }
 
 fn nothing_is_shown_after_the_desktop_has_gone(home: &mut Home) {
     let screen = screen(home);
-    let _foot = start(home, &foot("sleep 600"));
+    let _foot = home.program(&foot("sleep 600"));
     let _ = screen.wait_for_windows(1);
     drop(screen);
     home.set_display(None);

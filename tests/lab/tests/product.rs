@@ -21,13 +21,9 @@ const EXITS: u64 = 2000;
 /// Everything here is emulated twice.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn info(home: &Home) -> serde_json::Value {
-    home.run("vmc", &["info", "--json", "termina"]).ok().json()
-}
-
 fn our_engine_runs_where_the_processor_virtualises(home: &mut Home) {
     assert_eq!(home.shell("echo $((6 * 7)); exit 3").code(3).text(), "42");
-    let info = info(home);
+    let info = home.info();
     assert_eq!(info["engine"], "crosvm", "{info}");
     assert_eq!(info["engine_reason"], "the processor virtualises", "{info}");
 }
@@ -59,11 +55,11 @@ fn a_restart_from_inside_ends_the_vm_and_says_so(home: &mut Home) {
     // It takes the shell's own connection along, so its status says nothing.
     let _ = home.vm_shell("busybox reboot -f");
     let start = Instant::now();
-    while info(home)["state"] != "stopped" {
-        assert!(start.elapsed() < PATIENCE, "{}", info(home));
+    while home.info()["state"] != "stopped" {
+        assert!(start.elapsed() < PATIENCE, "{}", home.info());
         std::thread::sleep(Duration::from_millis(100));
     }
-    let info = info(home);
+    let info = home.info();
     let last = info["last_end"].as_str().expect("text");
     assert!(last.contains("the guest asked for a restart"), "{info}");
 }
@@ -74,7 +70,7 @@ fn the_engine_can_be_asked_for(home: &mut Home) {
         home.run("vmc", &words)
     };
     let _ = start("crosvm").ok();
-    assert_eq!(info(home)["engine_reason"], "asked for with --engine");
+    assert_eq!(home.info()["engine_reason"], "asked for with --engine");
     let _ = home.run("vmc", &["stop", "termina"]).ok();
     let done = start("qemu");
     assert!(done.code != 0, "{done}");

@@ -152,8 +152,8 @@ impl Screen {
             .start();
         let empty = self.picture();
         let socket = self.runtime.join(WESTON);
-        soon("weston's window", || {
-            (socket.exists() && self.picture() != empty).then_some(())
+        eventually("weston's window", || {
+            socket.exists() && self.picture() != empty
         });
         weston
     }

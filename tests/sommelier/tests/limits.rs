@@ -1,11 +1,20 @@
 //! Many windows, sizes that never rest, and guests that want too much: the limits of a VM hold and everything else goes on.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windows::{Load, Options, Probe, Running, Screen, Stage, eventually, usage};
 
 /// Where the container's programs connect.
 fn socket(screen: &Screen) -> std::path::PathBuf {
     screen.runtime().join("wayland-vm")
+}
+
+/// Both ends, with `limits` for the VM.
+fn limited(screen: &Screen, limits: &Value) -> Stage {
+    let options = Options {
+        policy: json!({ "limits": limits }),
+        ..Options::default()
+    };
+    Stage::new(screen, &options)
 }
 
 const SMALL: Load = Load {
@@ -38,12 +47,7 @@ fn two_hundred_windows_of_ten_programs_open_and_close() {
 #[test]
 fn more_windows_than_allowed_end_only_their_program() {
     let screen = Screen::new();
-    let policy = json!({ "limits": { "windows": 8 } });
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
-    let mut stage = Stage::new(&screen, &options);
+    let mut stage = limited(&screen, &json!({ "windows": 8 }));
     let _foot = stage.program("foot").args(["sleep", "600"]).start();
     let _ = screen.wait_for_windows(1);
     let greedy = Probe::connect(&socket(&screen)).expect("a place for a program");
@@ -58,12 +62,7 @@ fn more_windows_than_allowed_end_only_their_program() {
 #[test]
 fn more_programs_than_allowed_are_told() {
     let screen = Screen::new();
-    let policy = json!({ "limits": { "clients": 4 } });
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
-    let stage = Stage::new(&screen, &options);
+    let stage = limited(&screen, &json!({ "clients": 4 }));
     let four: Vec<Running> = (0..4)
         .map(|_| stage.program("foot").args(["sleep", "600"]).start())
         .collect();
@@ -84,12 +83,7 @@ fn more_programs_than_allowed_are_told() {
 #[test]
 fn shared_memory_has_a_ceiling_for_the_whole_vm() {
     let screen = Screen::new();
-    let policy = json!({ "limits": { "pool_bytes": 8 << 20 } });
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
-    let mut stage = Stage::new(&screen, &options);
+    let mut stage = limited(&screen, &json!({ "pool_bytes": 8 << 20 }));
     let huge = Load {
         width: 4000,
         height: 4000,
@@ -183,12 +177,7 @@ fn eventually_shown(screen: &Screen, stage: &Stage) -> Running {
 #[test]
 fn a_program_without_end_of_objects_is_ended() {
     let screen = Screen::new();
-    let policy = json!({ "limits": { "objects": 1000 } });
-    let options = Options {
-        policy,
-        ..Options::default()
-    };
-    let mut stage = Stage::new(&screen, &options);
+    let mut stage = limited(&screen, &json!({ "objects": 1000 }));
     let probe = Probe::connect(&socket(&screen)).expect("a place for a program");
     let flood = probe.flood(200_000);
     assert!(flood.is_err(), "objects without limit");

@@ -41,7 +41,7 @@ fn start(program: Program, arguments: &[&str], variables: &[(&str, &str)]) -> Ru
         .start()
 }
 
-/// Starts a program as often as it takes a picture to be whole, and returns that.
+/// Waits for a window and returns its picture, once that is whole.
 fn shown(screen: &Screen, empty: &[u8]) -> Vec<u8> {
     let _ = screen.wait_for_windows(1);
     soon("a drawn window", || {
@@ -142,8 +142,8 @@ fn x_programs_of_every_toolkit_are_drawn_and_close() {
             panic!("one window of {name}")
         };
         assert_eq!(*app_id, format!("org.testudo.vm.penguin.{class}"));
-        soon(&format!("a picture of {name}"), || {
-            (differing(&screen.still_picture(), &empty) > SOME).then_some(())
+        eventually(&format!("a picture of {name}"), || {
+            differing(&screen.still_picture(), &empty) > SOME
         });
         screen.keep(&format!("{class}-x"));
         screen.close(title);

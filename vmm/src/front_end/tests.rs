@@ -52,20 +52,10 @@ fn daemon(all: bool) -> UnixStream {
 
 fn activation(memory: &Memory, ring: &mut DriverRing) -> Activation {
     ring.use_event_index(true);
-    let queue = ReadyQueue {
-        index: 0,
-        size: SIZE,
-        descriptors: ring.table,
-        available: ring.available,
-        used: ring.used,
-        next: 0,
-        kick: ring.kick.try_clone().unwrap(),
-        call: ring.call.try_clone().unwrap(),
-    };
     Activation {
         features: F_VERSION_1 | F_EVENT_IDX,
         memory: memory.clone(),
-        queues: vec![queue],
+        queues: vec![ReadyQueue::of(0, ring, 0)],
     }
 }
 

@@ -83,6 +83,22 @@ const SUBJECTS: [Subject; 5] = [
     },
 ];
 
+impl ReadyQueue {
+    /// Returns queue `index` as the driver of `ring` set it up, of which `next` comes next.
+    pub(crate) fn of(index: u16, ring: &DriverRing, next: u16) -> Self {
+        Self {
+            index,
+            size: ring.size,
+            descriptors: ring.table,
+            available: ring.available,
+            used: ring.used,
+            next,
+            kick: ring.kick.try_clone().unwrap(),
+            call: ring.call.try_clone().unwrap(),
+        }
+    }
+}
+
 struct Guest {
     device: Box<dyn VirtioDevice>,
     memory: Memory,
@@ -113,16 +129,8 @@ impl Guest {
         for (index, ring) in (0..).zip(&mut self.rings) {
             ring.use_event_index(self.features & F_EVENT_IDX != 0);
             let position = positions.iter().find(|(queue, _)| *queue == index);
-            queues.push(ReadyQueue {
-                index,
-                size: SIZE,
-                descriptors: ring.table,
-                available: ring.available,
-                used: ring.used,
-                next: position.map_or(0, |(_, next)| *next),
-                kick: ring.kick.try_clone().unwrap(),
-                call: ring.call.try_clone().unwrap(),
-            });
+            let next = position.map_or(0, |(_, next)| *next);
+            queues.push(ReadyQueue::of(index, ring, next));
         }
         let (features, memory) = (self.features, self.memory.clone());
         let activation = Activation {

@@ -1,5 +1,6 @@
 //! The host's calls about containers: names are parsed here, once, and each call is handed to its verb.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use super::create::Order;
 use super::import::{self, Incoming};
 use super::progress::Reporter;
 use super::{export, stop};
-use crate::agent::Calls;
+use crate::agent::{Agent, Calls};
 use crate::calls::{Chunks, chunks, log_stream, span};
 
 /// Stages are few; a slow reader holds up the verb after this many.
@@ -59,15 +60,26 @@ where
     Response::new(ReceiverStream::new(steps))
 }
 
-/// Runs a verb on its own, so that it comes to its end when the host stops listening: one that is left half-way would
-/// let the next verb in while it still works on the disk.
-async fn whole<T: Send + 'static>(
-    span: tracing::Span,
-    verb: impl Future<Output = Result<T, Fault>> + Send + 'static,
-) -> Answer<T> {
-    let done = tokio::spawn(verb.instrument(span)).await;
-    let done = done.map_err(|error| Fault::internal(&error))?;
-    Ok(Response::new(done?))
+impl Calls {
+    /// Runs a verb on the mounted disk, on its own, so that it comes to its end when the host stops listening: one that is
+    /// left half-way would let the next verb in while it still works on the disk.
+    async fn whole<F>(
+        &self,
+        span: tracing::Span,
+        verb: impl FnOnce(Arc<Agent>) -> F + Send + 'static,
+    ) -> Answer<Empty>
+    where
+        F: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let agent = self.0.clone();
+        let work = async move {
+            agent.disk.mounted().await?;
+            verb(agent).await
+        };
+        let done = tokio::spawn(work.instrument(span)).await;
+        done.map_err(|error| Fault::internal(&error))??;
+        Ok(Response::new(Empty {}))
+    }
 }
 
 #[tonic::async_trait]
@@ -127,11 +139,9 @@ impl Service for Calls {
             (false, 0) => stop::TIMEOUT,
             (false, ms) => Duration::from_millis(u64::from(ms)),
         };
-        let (agent, name) = (self.0.clone(), container(&name)?);
-        whole(span, async move {
-            agent.disk.mounted().await?;
-            agent.containers.stop(&name, timeout).await?;
-            Ok(Empty {})
+        let name = container(&name)?;
+        self.whole(span, move |agent| async move {
+            agent.containers.stop(&name, timeout).await
         })
         .await
     }
@@ -142,11 +152,9 @@ impl Service for Calls {
             container: name,
             force,
         } = request.into_inner();
-        let (agent, name) = (self.0.clone(), container(&name)?);
-        whole(span, async move {
-            agent.disk.mounted().await?;
-            agent.containers.delete(&name, force).await?;
-            Ok(Empty {})
+        let name = container(&name)?;
+        self.whole(span, move |agent| async move {
+            agent.containers.delete(&name, force).await
         })
         .await
     }
@@ -157,12 +165,9 @@ impl Service for Calls {
             container: name,
             new_name,
         } = request.into_inner();
-        let agent = self.0.clone();
         let (name, new) = (container(&name)?, container(&new_name)?);
-        whole(span, async move {
-            agent.disk.mounted().await?;
-            agent.containers.rename(&name, &new).await?;
-            Ok(Empty {})
+        self.whole(span, move |agent| async move {
+            agent.containers.rename(&name, &new).await
         })
         .await
     }
@@ -196,24 +201,18 @@ impl Service for Calls {
 
     async fn snapshot(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("snapshot", &request);
-        let agent = self.0.clone();
         let (name, snapshot) = snapshot(request.get_ref())?;
-        whole(span, async move {
-            agent.disk.mounted().await?;
-            agent.containers.snapshot(&name, &snapshot).await?;
-            Ok(Empty {})
+        self.whole(span, move |agent| async move {
+            agent.containers.snapshot(&name, &snapshot).await
         })
         .await
     }
 
     async fn restore(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("restore", &request);
-        let agent = self.0.clone();
         let (name, snapshot) = snapshot(request.get_ref())?;
-        whole(span, async move {
-            agent.disk.mounted().await?;
-            agent.containers.restore(&name, &snapshot).await?;
-            Ok(Empty {})
+        self.whole(span, move |agent| async move {
+            agent.containers.restore(&name, &snapshot).await
         })
         .await
     }
@@ -228,12 +227,9 @@ impl Service for Calls {
 
     async fn delete_snapshot(&self, request: Request<SnapshotRef>) -> Answer<Empty> {
         let span = span("delete snapshot", &request);
-        let agent = self.0.clone();
         let (name, snapshot) = snapshot(request.get_ref())?;
-        whole(span, async move {
-            agent.disk.mounted().await?;
-            agent.containers.delete_snapshot(&name, &snapshot).await?;
-            Ok(Empty {})
+        self.whole(span, move |agent| async move {
+            agent.containers.delete_snapshot(&name, &snapshot).await
         })
         .await
     }

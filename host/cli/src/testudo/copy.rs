@@ -33,11 +33,7 @@ impl Copy {
             new_name: self.new_name.to_string(),
         };
         stages.under_way(format!("the copy {} is still being made", self.new_name));
-        let copied = match client.containers(&vm).copy(copy).await {
-            Ok(report) => stages.follow(report.into_inner()).await,
-            Err(status) => Err(status.into()),
-        };
-        if let Err(fault) = copied {
+        if let Err(fault) = stages.follow(client.containers(&vm).copy(copy)).await {
             return Err(client.known_containers(fault, &vm, &self.name).await);
         }
         stages.finish("copied");

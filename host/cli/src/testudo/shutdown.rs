@@ -42,8 +42,8 @@ impl Shutdown {
         };
         let mut stages = Stages::new(call.ui);
         stages.under_way("the VMs and the daemon go on ending");
-        let report = client.daemon().shutdown(Empty {}).await?.into_inner();
-        match stages.follow(report).await {
+        let report = client.daemon().shutdown(Empty {}).await?;
+        match stages.follow(std::future::ready(Ok(report))).await {
             // The daemon may be gone before the end of its report has reached us.
             Err(fault) if UnixStream::connect(&socket).is_ok() => Err(fault),
             _ => {

@@ -10,7 +10,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use tonic::Streaming;
+use tonic::{Response, Status, Streaming};
 use wire::proto::progress::Event;
 use wire::proto::{Chunk, Fraction, Progress, Stage};
 use wire::{Bytes, Fault};
@@ -82,8 +82,12 @@ impl<'a> Stages<'a> {
         }
     }
 
-    /// Follows the daemon's report to its end.
-    pub(crate) async fn follow(&mut self, mut report: Streaming<Progress>) -> Result<(), Fault> {
+    /// Follows the report that the daemon answers `call` with to its end.
+    pub(crate) async fn follow(
+        &mut self,
+        call: impl Future<Output = Result<Response<Streaming<Progress>>, Status>>,
+    ) -> Result<(), Fault> {
+        let mut report = call.await?.into_inner();
         let mut redraw = tokio::time::interval(REDRAW);
         loop {
             tokio::select! {

@@ -41,8 +41,7 @@ impl Create {
             "{0} is still being made; to delete it: vmc destroy {0}",
             self.name
         ));
-        let report = client.vms().create(create).await?.into_inner();
-        stages.follow(report).await?;
+        stages.follow(client.vms().create(create)).await?;
         stages.finish("created");
         call.ui.note(&format!("created VM {}", self.name));
         call.ui.next(&format!("vmc start {}", self.name));

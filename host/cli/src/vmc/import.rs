@@ -35,10 +35,7 @@ impl Import {
             part: Some(Part::Data(data)),
         });
         let mut vms = client.vms();
-        let import = async {
-            let report = vms.import(parts).await?.into_inner();
-            stages.follow(report).await
-        };
+        let import = stages.follow(vms.import(parts));
         // Leaving the call is what tells the daemon that the file did not come to its end.
         tokio::select! {
             imported = import => imported?,

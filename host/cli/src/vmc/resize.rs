@@ -30,11 +30,7 @@ impl Resize {
             disk_bytes: self.size.0,
         };
         stages.under_way(format!("the disk of {vm} goes on growing"));
-        let resized = match client.vms().resize(resize).await {
-            Ok(report) => stages.follow(report.into_inner()).await,
-            Err(status) => Err(status.into()),
-        };
-        if let Err(fault) = resized {
+        if let Err(fault) = stages.follow(client.vms().resize(resize)).await {
             return Err(client.known_vms(fault, &vm).await);
         }
         stages.finish("resized");

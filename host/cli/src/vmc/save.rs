@@ -23,11 +23,8 @@ impl Save {
         let client = call.client().await?;
         let mut stages = Stages::new(call.ui);
         stages.under_way(format!("{vm} is still being saved"));
-        let saved = match client.vms().save(VmRef { vm: vm.to_string() }).await {
-            Ok(report) => stages.follow(report.into_inner()).await,
-            Err(status) => Err(status.into()),
-        };
-        if let Err(fault) = saved {
+        let save = VmRef { vm: vm.to_string() };
+        if let Err(fault) = stages.follow(client.vms().save(save)).await {
             return Err(client.known_vms(fault, &vm).await);
         }
         stages.finish("saved");

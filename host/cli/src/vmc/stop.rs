@@ -36,11 +36,7 @@ impl Stop {
         stages.under_way(format!(
             "{vm} goes on stopping; to end it at once: vmc kill {vm}"
         ));
-        let stopped = match client.vms().stop(stop).await {
-            Ok(report) => stages.follow(report.into_inner()).await,
-            Err(status) => Err(status.into()),
-        };
-        if let Err(fault) = stopped {
+        if let Err(fault) = stages.follow(client.vms().stop(stop)).await {
             return Err(client.known_vms(fault, &vm).await);
         }
         stages.finish("stopped");

@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use wire::Bytes;
 
-use super::{Answer, Control, Engine, Invocation, Meaning, OwnDisk, Plug};
+use super::{Answer, Control, Engine, Invocation, OwnDisk, Plug};
 use crate::log::Log;
 
 /// Requests that wait for the engine.
@@ -68,13 +68,8 @@ impl Engine for Crosvm {
         true
     }
 
-    fn meaning(&self, status: ExitStatus) -> Option<Meaning> {
-        let end = status.code().and_then(EngineEnd::from_code)?;
-        Some(Meaning {
-            words: end.meaning(),
-            hint: end.hint(),
-            ran: end.ran(),
-        })
+    fn end(&self, status: ExitStatus) -> Option<EngineEnd> {
+        status.code().and_then(EngineEnd::from_code)
     }
 
     fn control(&self, stream: UnixStream, log: Log) -> Box<dyn Control> {
@@ -271,18 +266,15 @@ mod tests {
         let engine = Crosvm {
             program: PathBuf::new(),
         };
-        let ended = |code: i32| engine.meaning(ExitStatus::from_raw(code << 8));
+        let ended = |code: i32| engine.end(ExitStatus::from_raw(code << 8));
         let kvm = ended(EngineEnd::Kvm.code().into()).unwrap();
-        assert_eq!(kvm.words, "the engine cannot use KVM");
-        assert!(kvm.hint.unwrap().contains("doctor") && !kvm.ran);
-        let reset = Meaning {
-            words: "the guest asked for a restart",
-            hint: None,
-            ran: true,
-        };
-        assert_eq!(ended(EngineEnd::Reset.code().into()), Some(reset));
+        assert_eq!(kvm.meaning(), "the engine cannot use KVM");
+        assert!(kvm.hint().unwrap().contains("doctor") && !kvm.ran());
+        let reset = ended(EngineEnd::Reset.code().into()).unwrap();
+        assert_eq!(reset.meaning(), "the guest asked for a restart");
+        assert!(reset.hint().is_none() && reset.ran());
         assert_eq!(ended(77), None);
-        assert_eq!(engine.meaning(ExitStatus::from_raw(9)), None);
+        assert_eq!(engine.end(ExitStatus::from_raw(9)), None);
     }
 
     #[tokio::test]

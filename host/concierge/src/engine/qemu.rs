@@ -12,11 +12,12 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
+use spec::end::EngineEnd;
 use spec::vm::{Device, Function, VmSpec};
 use tokio::net::UnixStream;
 use wire::{Fault, Kind};
 
-use super::{Control, Engine, Invocation, Meaning, OwnDisk, Plug, qmp};
+use super::{Control, Engine, Invocation, OwnDisk, Plug, qmp};
 use crate::log::Log;
 use crate::network::MTU;
 
@@ -120,7 +121,7 @@ impl Engine for Qemu {
     }
 
     /// QEMU's exit codes tell nothing apart.
-    fn meaning(&self, _: ExitStatus) -> Option<Meaning> {
+    fn end(&self, _: ExitStatus) -> Option<EngineEnd> {
         None
     }
 

@@ -213,7 +213,8 @@ struct Stage {
     rules: watch::Receiver<Modes>,
     said: mpsc::Receiver<Say>,
     asked: broadcast::Sender<Asked>,
-    listening: JoinSet<()>,
+    /// Whoever hears what a host end asks, and returns its number when that has ended.
+    listening: JoinSet<u32>,
     /// Where each host end hears answers, those that are leaving too.
     controls: Vec<(u32, UnixStream)>,
     tell: watch::Sender<Vec<u32>>,
@@ -234,6 +235,7 @@ enum Happened {
     Ended(String),
     Again,
     Left,
+    Silent(u32),
     Ruled(Modes),
     Said(Say),
 }
@@ -250,6 +252,7 @@ impl Stage {
                 Happened::Ended(how) => self.lost(&how),
                 Happened::Again => self.show_again(),
                 Happened::Left => {}
+                Happened::Silent(gone) => self.controls.retain(|(number, _)| *number != gone),
                 Happened::Ruled(modes) => self.rule(modes),
                 Happened::Said((number, order)) => self.pass_on(number, order),
             }
@@ -279,7 +282,7 @@ impl Stage {
             how = shown => Some(Happened::Ended(how)),
             () = again => Some(Happened::Again),
             Some(_) = self.leaving.join_next() => Some(Happened::Left),
-            Some(_) = self.listening.join_next() => Some(Happened::Left),
+            Some(Ok(number)) = self.listening.join_next() => Some(Happened::Silent(number)),
             Some(say) = self.said.recv() => Some(Happened::Said(say)),
             Ok(()) = self.rules.changed() => Some(Happened::Ruled(*self.rules.borrow_and_update())),
         }
@@ -359,11 +362,13 @@ impl Stage {
             .line(&format!("concierge: clipboard: {modes:?}"));
     }
 
-    /// Passes an order on; host ends that are gone are forgotten.
-    fn pass_on(&mut self, number: Option<u32>, order: Order) {
+    /// Passes an order on, to a host end that may just have ended.
+    fn pass_on(&self, number: Option<u32>, order: Order) {
         let wanted = number.unwrap_or(self.made);
-        self.controls
-            .retain(|(number, control)| *number != wanted || questions::tell(control, order));
+        let mut controls = self.controls.iter();
+        if let Some((_, control)) = controls.find(|(number, _)| *number == wanted) {
+            questions::tell(control, order);
+        }
     }
 
     /// The host end ended by itself: its programs have lost their windows and new ones are refused for a while.

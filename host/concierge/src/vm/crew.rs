@@ -18,6 +18,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use spec::device::{DeviceMessage, DeviceSpec, NetBackend, NetSpec, VhostSocket};
+use spec::end::EngineEnd;
 use spec::fd::InheritedFd;
 use tokio::time::{Instant, timeout};
 
@@ -44,10 +45,15 @@ pub(crate) struct Lost {
     pub(crate) engine: bool,
     /// Which it was and how, in words.
     pub(crate) how: String,
-    /// What the user can do about it.
-    pub(crate) hint: Option<&'static str>,
-    /// Whether the guest may have run before.
-    pub(crate) ran: bool,
+    /// Why it was, if the engine said so.
+    pub(crate) end: Option<EngineEnd>,
+}
+
+impl Lost {
+    /// Returns whether the guest may have run before.
+    pub(crate) fn ran(&self) -> bool {
+        self.end.is_none_or(EngineEnd::ran)
+    }
 }
 
 /// What every daemon is started with.
@@ -301,16 +307,16 @@ impl Crew {
     }
 
     fn lost_engine(&self, status: io::Result<ExitStatus>) -> Lost {
-        let known = status.as_ref().ok();
-        let known = known.and_then(|status| self.program.meaning(*status));
+        let end = status.as_ref().ok();
+        let end = end.and_then(|status| self.program.end(*status));
         let how = how_ended(self.engine.name(), status);
         Lost {
             engine: true,
-            how: known
-                .as_ref()
-                .map_or_else(|| how.clone(), |known| format!("{}: {how}", known.words)),
-            hint: known.as_ref().and_then(|known| known.hint),
-            ran: known.is_none_or(|known| known.ran),
+            how: match end {
+                Some(end) => format!("{}: {how}", end.meaning()),
+                None => how,
+            },
+            end,
         }
     }
 }
@@ -339,13 +345,12 @@ async fn first_end(
     .await
 }
 
-/// Returns the end of a machine by a daemon's, which the guest may have run before.
+/// Returns the end of a machine by a daemon's.
 fn lost(how: String) -> Lost {
     Lost {
         engine: false,
         how,
-        hint: None,
-        ran: true,
+        end: None,
     }
 }
 

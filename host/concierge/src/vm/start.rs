@@ -18,6 +18,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use link::config::EngineChoice;
+use spec::end::EngineEnd;
 use tokio::time::{sleep, timeout};
 use wire::proto::{Ready, VmConfigured};
 use wire::{Bytes, Fault, Kind, VmName};
@@ -260,7 +261,7 @@ impl Start {
             lost = machine.lost() => Some(lost),
         };
         if let Some(lost) = lost {
-            if !lost.ran {
+            if !lost.ran() {
                 taken.put_back();
             }
             return Err(self.ended("resume", lost));
@@ -296,8 +297,13 @@ impl Start {
 
     /// Returns the failure of `stage` by a process that was lost.
     fn ended(&self, stage: &str, lost: Lost) -> Fault {
-        let hint = lost.hint.map(str::to_owned);
-        let hint = hint.unwrap_or_else(|| format!("see {}", self.logs.vm.path().display()));
+        let hint = match lost.end {
+            Some(EngineEnd::Snapshot) => force_boot(&self.order.name),
+            end => end.and_then(EngineEnd::hint).map_or_else(
+                || format!("see {}", self.logs.vm.path().display()),
+                str::to_owned,
+            ),
+        };
         failed(stage, "E-BOOT-ENGINE").cause(lost.how).hint(hint)
     }
 
@@ -326,7 +332,7 @@ async fn announced(machine: &mut Machine) -> Result<Ready, Lost> {
 }
 
 /// Returns the advice for a saved machine that cannot go on.
-pub(super) fn force_boot(name: &VmName) -> String {
+fn force_boot(name: &VmName) -> String {
     format!("boot it anew, without what was in its memory: vmc start --force-boot {name}")
 }
 

@@ -16,6 +16,11 @@ use std::rc::Rc;
 
 use wayland::channel::{FdRole, Shared};
 
+use super::transfer::MAX_MIME_LEN;
+
+/// The most types of one source or offer. Office programs offer some thirty.
+pub(super) const MAX_TYPES: usize = 128;
+
 /// The sources of one VM's programs.
 pub struct Locals {
     random: u64,
@@ -36,6 +41,8 @@ struct Local {
 pub(super) struct Listed {
     locals: Rc<Locals>,
     number: u64,
+    /// Types that were offered, those that do not count too.
+    offered: Cell<usize>,
 }
 
 impl Default for Locals {
@@ -74,6 +81,7 @@ impl Locals {
         Listed {
             locals: self.clone(),
             number,
+            offered: Cell::new(0),
         }
     }
 
@@ -112,11 +120,16 @@ impl Listed {
         self.locals.mark(self.number)
     }
 
-    /// Adds a type that the source has.
-    pub(super) fn add(&self, mime: &str) {
+    /// Adds a type that the source offers; returns whether it counts: there are not too many, and it is not too long.
+    pub(super) fn add(&self, mime: &str) -> bool {
+        let before = self.offered.replace(self.offered.get() + 1);
+        if before >= MAX_TYPES || mime.len() > MAX_MIME_LEN {
+            return false;
+        }
         if let Some(local) = self.locals.sources.borrow_mut().get_mut(&self.number) {
             local.types.push(mime.to_owned());
         }
+        true
     }
 }
 

@@ -20,12 +20,8 @@ use wl_proxy::protocols::wp_primary_selection_unstable_v1::zwp_primary_selection
 };
 
 use super::Context;
-use super::local::Listed;
-use super::transfer::MAX_MIME_LEN;
+use super::local::{Listed, MAX_TYPES};
 use spec::windows::{Direction, Mode};
-
-/// The most types of one source, as for the clipboard.
-const MAX_TYPES: usize = 128;
 
 /// Handles `zwp_primary_selection_device_manager_v1`.
 pub(crate) struct PrimaryManager(pub(crate) Context);
@@ -47,7 +43,6 @@ impl ZwpPrimarySelectionDeviceManagerV1Handler for PrimaryManager {
         id.send_offer(&local.mark());
         id.set_handler(Source {
             context: self.0.clone(),
-            types: 0,
             local,
         });
     }
@@ -65,18 +60,12 @@ impl ZwpPrimarySelectionDeviceManagerV1Handler for PrimaryManager {
 
 struct Source {
     context: Context,
-    types: usize,
     local: Listed,
 }
 
 impl ZwpPrimarySelectionSourceV1Handler for Source {
     fn handle_offer(&mut self, slf: &Rc<ZwpPrimarySelectionSourceV1>, mime_type: &str) {
-        self.types += 1;
-        if self.types > MAX_TYPES || mime_type.len() > MAX_MIME_LEN {
-            return;
-        }
-        self.local.add(mime_type);
-        if self.context.may_offer(Direction::ToHost, mime_type) {
+        if self.local.add(mime_type) && self.context.may_offer(Direction::ToHost, mime_type) {
             slf.send_offer(mime_type);
         }
     }

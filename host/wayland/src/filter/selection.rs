@@ -20,12 +20,8 @@ use wl_proxy::protocols::wayland::wl_seat::WlSeat;
 use wl_proxy::protocols::wayland::wl_surface::WlSurface;
 
 use super::Context;
-use super::local::Listed;
-use super::transfer::MAX_MIME_LEN;
+use super::local::{Listed, MAX_TYPES};
 use spec::windows::Direction;
-
-/// The most types of one offer. Office programs offer some thirty.
-const MAX_TYPES: usize = 128;
 
 /// Handles `wl_data_device_manager`.
 pub(crate) struct DataManager(pub(crate) Context);
@@ -42,7 +38,6 @@ impl WlDataDeviceManagerHandler for DataManager {
         id.send_offer(&local.mark());
         id.set_handler(Source {
             context: self.0.clone(),
-            types: 0,
             local,
         });
     }
@@ -60,18 +55,12 @@ impl WlDataDeviceManagerHandler for DataManager {
 
 struct Source {
     context: Context,
-    types: usize,
     local: Listed,
 }
 
 impl WlDataSourceHandler for Source {
     fn handle_offer(&mut self, slf: &Rc<WlDataSource>, mime_type: &str) {
-        self.types += 1;
-        if self.types > MAX_TYPES || mime_type.len() > MAX_MIME_LEN {
-            return;
-        }
-        self.local.add(mime_type);
-        if self.context.may_offer(Direction::ToHost, mime_type) {
+        if self.local.add(mime_type) && self.context.may_offer(Direction::ToHost, mime_type) {
             slf.send_offer(mime_type);
         }
     }

@@ -24,13 +24,17 @@ pub(crate) struct Asked {
     pub(crate) mime: String,
 }
 
-/// Reads what the host end `number` asks until it ends.
-pub(super) async fn listen(number: u32, control: UnixStream, asked: broadcast::Sender<Asked>) {
+/// Reads what the host end `number` asks until it ends; returns the number.
+pub(super) async fn listen(
+    number: u32,
+    control: UnixStream,
+    asked: broadcast::Sender<Asked>,
+) -> u32 {
     let Ok(stream) = control
         .try_clone()
         .and_then(tokio::net::UnixStream::from_std)
     else {
-        return;
+        return number;
     };
     let mut reader = BufReader::new(stream);
     loop {
@@ -40,7 +44,7 @@ pub(super) async fn listen(number: u32, control: UnixStream, asked: broadcast::S
             .read_until(b'\n', &mut line)
             .await;
         if read.is_err() || line.last() != Some(&b'\n') {
-            return;
+            return number;
         }
         let Ok(Question {
             ask,
